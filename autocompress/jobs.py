@@ -1,0 +1,118 @@
+"""What a controller sends to a worker and what comes back; JSON both ways."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+VERSION = 1
+
+Stage = Literal["fast", "round", "full"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """Real counts to keep: one point of a search space.
+
+    Attributes:
+        filters: Units kept of each coupling group, 1 or more.
+        columns: Columns kept of each layer with prunable columns, 1 or more; it counts
+            those left once the producers' filters are gone.
+    """
+
+    filters: Mapping[str, int]
+    columns: Mapping[str, int]
+
+    def key(self) -> str:
+        """Return the SHA-256 of the counts: equal candidates have equal keys."""
+        return hash_json({"filters": dict(self.filters), "columns": dict(self.columns)})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain dicts that :meth:`from_json` reads."""
+        return {"filters": dict(self.filters), "columns": dict(self.columns)}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Candidate":
+        """Return the candidate of :meth:`to_json`."""
+        return cls(filters=dict(record["filters"]), columns=dict(record["columns"]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One evaluation asked of an executor.
+
+    Attributes:
+        stage: ``fast`` scores a candidate; ``round`` prunes and retrains the base model to
+            the candidate; ``full`` also purifies, compacts and reads the test set.
+        candidate: What to keep.
+        round: Progressive round, from 0.
+        base: Key of the stored model to start from; empty for the dense model.
+        seed: Seed of every draw inside the evaluation.
+    """
+
+    stage: Stage
+    candidate: Candidate
+    round: int
+    base: str
+    seed: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values that :meth:`from_json` reads."""
+        record = asdict(self)
+        record["candidate"] = self.candidate.to_json()
+        return record
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Job":
+        """Return the job of :meth:`to_json`."""
+        return cls(**{**record, "candidate": Candidate.from_json(record["candidate"])})
+
+    def key(self, spec_hash: str) -> str:
+        """Return the SHA-256 that names the result of this job under these settings."""
+        return hash_json({"spec": spec_hash, **self.to_json()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of a job.
+
+    Attributes:
+        energy: What the search minimises: the validation loss for a ``fast`` job, the
+            negated metric (when more is better) for the others; NaN when the job failed.
+        metrics: Flat figures by name with units, see ``report.frames``.
+        artifact: Key of the stored model; empty when none was stored.
+        error: One sentence when the job failed; empty otherwise.
+    """
+
+    energy: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    artifact: str = ""
+    error: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Return whether the job gave no usable result."""
+        return bool(self.error) or not math.isfinite(self.energy)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values that :meth:`from_json` reads."""
+        return {"version": VERSION, **asdict(self), "metrics": dict(self.metrics)}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Outcome":
+        """Return the outcome of :meth:`to_json`.
+
+        Raises:
+            ValueError: The record has another version.
+        """
+        if record.get("version") != VERSION:
+            raise ValueError(f"outcome: want version {VERSION}, got {record.get('version')}")
+        return cls(**{key: value for key, value in record.items() if key != "version"})
+
+
+def hash_json(record: Any) -> str:
+    """Return the SHA-256 of ``record`` in canonical JSON, as 64 hexadecimal digits."""
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
