@@ -1,0 +1,152 @@
+"""Read TOML into the frozen dataclasses that stand beside the code which uses them."""
+
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from autocompress.errors import SettingError
+
+T = TypeVar("T")
+
+
+def read_settings(kind: type[T], path: Path | None, overrides: Sequence[str] = ()) -> T:
+    """Read ``path``, change it by ``overrides`` and return it as a ``kind``.
+
+    Args:
+        kind: A frozen dataclass.
+        path: A TOML file; None to start from the defaults of ``kind``.
+        overrides: Texts such as ``search.evaluations=40``; the value is read as TOML, and as
+            a string when it is none.
+
+    Raises:
+        SettingError: The file is missing or no TOML, a key is unknown, or a value is wrong.
+    """
+    record = {} if path is None else read_toml(path)
+    for text in overrides:
+        _override_(record, text)
+    return parse_settings(kind, record)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the tables of a TOML file.
+
+    Raises:
+        SettingError: The file is missing, unreadable or no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise SettingError(f"{path}: no such settings file") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingError(f"{path}: cannot be read as TOML: {error}") from error
+
+
+def parse_settings(kind: type[T], record: Mapping[str, Any]) -> T:
+    """Return plain tables as a ``kind``, without any conversion of types.
+
+    Raises:
+        SettingError: A key is unknown, or a value is wrong.
+    """
+    _refuse_unknown(kind, record, "")
+    text = json.dumps(record, default=str)  # Only JSON mode is strict and still reads tables.
+    try:
+        return TypeAdapter(kind).validate_json(text, strict=True)
+    except ValidationError as error:
+        raise SettingError("; ".join(_explain(error))) from error
+
+
+def settings_to_json(settings: Any) -> dict[str, Any]:
+    """Return ``settings`` as plain tables that :func:`parse_settings` reads."""
+    record: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
+    return record
+
+
+def hash_settings(settings: Any) -> str:
+    """Return the SHA-256 of ``settings``; ``2`` and ``2.0`` are the same value."""
+    record = _merge_numbers(settings_to_json(settings))
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def flatten_settings(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested tables by dotted key."""
+    flat: dict[str, Any] = {}
+    for key, value in record.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten_settings(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _override_(record: dict[str, Any], text: str) -> None:
+    """Set one value of ``record``, making the tables on its way."""
+    path, equals, value = text.partition("=")
+    names = [name.strip() for name in path.split(".")]
+    if not equals or not all(names):
+        raise SettingError(f"override {text!r}: want KEY.KEY=VALUE")
+    table = record
+    for name in names[:-1]:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise SettingError(f"override {text!r}: {name!r} is a value, not a table")
+    table[names[-1]] = _parse_value(value.strip())
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        tables = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return tables["value"] if len(tables) == 1 else text
+
+
+def _refuse_unknown(kind: Any, record: Any, where: str) -> None:
+    """Raise for the first key of ``record`` that no field of ``kind`` has."""
+    kinds = [one for one in (kind, *get_args(kind)) if is_dataclass(one)]
+    if not kinds or not isinstance(record, Mapping):
+        return
+    hints: dict[str, Any] = {}
+    for one in kinds:
+        types = get_type_hints(one)
+        hints |= {field.name: types[field.name] for field in fields(one) if field.init}
+    for key, value in record.items():
+        if key not in hints:
+            raise SettingError(f"{where}{key}: no such setting; {_hint(key, list(hints))}")
+        _refuse_unknown(hints[key], value, f"{where}{key}.")
+
+
+def _hint(key: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(sorted(known))}"
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    """Return one sentence for each thing wrong, in our own tone."""
+    for item in error.errors(include_url=False):
+        where = ".".join(str(part) for part in item["loc"])
+        cause = item.get("ctx", {}).get("error")
+        if isinstance(cause, SettingError):
+            yield str(cause)
+        elif item["type"] == "missing":
+            yield f"{where}: this setting has no default and is missing"
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            yield f"{where}: {message[:1].lower()}{message[1:]}, got {item['input']!r}"
+
+
+def _merge_numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _merge_numbers(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_merge_numbers(one) for one in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
