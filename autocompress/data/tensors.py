@@ -112,9 +112,10 @@ def split_epoch(
         for start in range(0, samples, size):
             yield slice(start, min(start + size, samples))
         return
-    batches = torch.randperm(samples, generator=generator).split(size)
-    whole = batches if len(batches) == 1 or samples % size == 0 else batches[:-1]
-    yield from whole
+    order = torch.randperm(samples, generator=generator)
+    stop = samples if samples < size else samples - samples % size
+    for start in range(0, stop, size):
+        yield order[start : start + size]
 
 
 def draw_subset(samples: int, count: int, seed: int) -> Tensor:
