@@ -35,7 +35,9 @@ FORBIDDEN = {
     "a path of the workplace": re.compile(r"(?<![\w.])/" + r"work/|\.\./" + "shared"),
     "a Windows drive": re.compile(r"\b[A-Z]:" + r"\\\w"),
     "a package index": re.compile("(extra-)?index" + "-url|--find" + "-links"),
-    "an address of a machine": re.compile(r"https?://(\d{1,3}\.){3}\d|https?://(?!localhost)[\w.-]+:\d+"),
+    "an address of a machine": re.compile(
+        r"https?://(\d{1,3}\.){3}\d|https?://(?!localhost)[\w.-]+:\d+"
+    ),
 }
 
 

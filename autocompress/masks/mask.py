@@ -46,7 +46,9 @@ def kept_inputs(masks: Masks, layer: Layer) -> Tensor:
 
 def open_columns(masks: Masks, layer: Layer) -> Tensor:
     """Return which columns of ``layer`` have a living input; shape (columns,), bool."""
-    return kept_inputs(masks, layer)[: layer.channels // layer.groups].repeat_interleave(layer.area)
+    return kept_inputs(masks, layer)[: layer.channels // layer.groups].repeat_interleave(
+        layer.area
+    )
 
 
 def close_masks(graph: LayerGraph, masks: Masks) -> Masks:
