@@ -1,0 +1,196 @@
+"""A study as pandas frames: one row per trial, fixed columns; the rows on the Pareto front.
+
+The columns of every frame are those of :data:`COLUMNS`, in their order, also when the study is
+empty. After them come ``filters/<group>`` and ``columns/<layer>``, float64: the kept share of a
+group's filters and of a layer's columns, relative to the dense model, in (0, 1].
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import optuna
+import pandas as pd
+from numpy.typing import NDArray
+
+from autocompress.pareto import find_front
+
+Direction = Literal["maximize", "minimize"]
+Kind = Literal["count", "flag", "float", "text"]
+
+DTYPES: dict[Kind, str] = {"count": "Int64", "flag": "boolean", "float": "float64", "text": "str"}
+RAISED = ("val_metric", "test_metric")  # These follow the direction of the task's metric.
+OBJECTIVES = ("val_metric", "weights")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One fixed column of a frame.
+
+    Attributes:
+        name: Name of the column and, but for the first ones, of the trial's user attribute.
+        kind: Which type it has, see ``DTYPES``.
+        meaning: What it says, with its unit; one line.
+    """
+
+    name: str
+    kind: Kind
+    meaning: str
+
+
+OWN_COLUMNS = (
+    Column("number", "count", "number of the trial in the study, from 0"),
+    Column("state", "text", "complete, fail, pruned, running or waiting"),
+    Column("feasible", "flag", "finished, finite and within every budget"),
+)
+ATTR_COLUMNS = (
+    Column("stage", "text", "fast (estimate), round (retrained base) or full (finished model)"),
+    Column("round", "count", "progressive round, from 0"),
+    Column("chain", "count", "annealing chain, from 0"),
+    Column("seq", "count", "place in the order of decisions, from 0"),
+    Column("accepted", "flag", "whether the chain moved to this candidate"),
+    Column("temperature", "float", "annealing temperature at the decision, unit of energy"),
+    Column("energy", "float", "what the search minimises; validation loss of a fast trial"),
+    Column("val_loss", "float", "loss on the validation split"),
+    Column("val_metric", "float", "metric on the validation split; accuracies are 0 to 1"),
+    Column("test_loss", "float", "loss on the test set; finished models only"),
+    Column("test_metric", "float", "metric on the test set; finished models only"),
+    Column("test_se", "float", "standard error of test_metric"),
+    Column("weights", "count", "weights of convolutions and linear layers, physically there"),
+    Column("params", "count", "all parameters, physically there"),
+    Column("macs", "count", "multiply-accumulates of one sample, physically there"),
+    Column("bytes", "count", "bytes of parameters, statistics and indices"),
+    Column("masked_weights", "count", "weights that the masks keep"),
+    Column("masked_macs", "count", "multiply-accumulates that the masks keep"),
+    Column("seconds", "float", "seconds that the evaluation took"),
+    Column("key", "text", "hash of the candidate"),
+    Column("base", "text", "key of the stored model it started from; empty for the dense one"),
+    Column("artifact", "text", "key of the stored model; empty when none was stored"),
+    Column("error", "text", "one sentence when the evaluation failed; else empty"),
+)
+COLUMNS = OWN_COLUMNS + ATTR_COLUMNS
+
+
+def trials_frame(study: optuna.Study) -> pd.DataFrame:
+    """Return every trial of ``study`` as one row, in order of their numbers.
+
+    Counts and flags that a trial does not have are ``<NA>``, floats are NaN, texts are empty.
+    """
+    trials = study.get_trials(deepcopy=False)
+    attrs = [trial.user_attrs for trial in trials]
+    complete = np.array([trial.state.name == "COMPLETE" for trial in trials], dtype=np.bool_)
+    data = {column.name: _read_column(column, attrs) for column in ATTR_COLUMNS}
+    sound = complete & np.isfinite(data["energy"].to_numpy()) & (data["error"] == "").to_numpy()
+    # A NaN constraint is not met: "<= 0" is False for it.
+    within = [all(value <= 0 for value in trial.constraints.values()) for trial in trials]
+    own = {
+        "number": pd.Series([trial.number for trial in trials], dtype="Int64"),
+        "state": pd.Series([trial.state.name.lower() for trial in trials], dtype="str"),
+        "feasible": pd.Series(sound & np.array(within, dtype=np.bool_), dtype="boolean"),
+    }
+    params = [trial.params for trial in trials]
+    names = dict.fromkeys(name for row in params for name in row)
+    densities = {
+        name: np.array([row.get(name, np.nan) for row in params], dtype=np.float64)
+        for name in sorted(names, key=lambda name: not name.startswith("filters/"))
+    }
+    return pd.DataFrame({**own, **data, **densities})
+
+
+def pareto_frame(
+    study: optuna.Study,
+    objectives: Sequence[str] = OBJECTIVES,
+    *,
+    stage: str | None = None,
+) -> pd.DataFrame:
+    """Return the trials on the Pareto front of ``study``, ordered by the last objective.
+
+    Args:
+        study: A study of this package.
+        objectives: Columns to trade against each other. ``val_metric`` and ``test_metric`` are
+            better in the direction of the task's metric, everything else is better when less.
+        stage: ``fast``, ``round`` or ``full`` looks at these trials only.
+
+    Raises:
+        ValueError: An objective is not a numeric column.
+    """
+    return find_best(trials_frame(study), objectives, direction=read_direction(study), stage=stage)
+
+
+def find_best(
+    frame: pd.DataFrame,
+    objectives: Sequence[str] = OBJECTIVES,
+    *,
+    direction: Direction = "maximize",
+    stage: str | None = None,
+) -> pd.DataFrame:
+    """Return the rows of ``frame`` on the Pareto front, ordered by the last objective.
+
+    Infeasible and failed rows and rows with a missing objective are never on it; of rows with
+    equal objectives the first is.
+
+    Args:
+        frame: What :func:`trials_frame` gave, or rows of it.
+        objectives: As for :func:`pareto_frame`.
+        direction: In which direction the task's metric is better.
+        stage: As for :func:`pareto_frame`.
+
+    Raises:
+        ValueError: An objective is not a numeric column.
+    """
+    numeric = [column.name for column in COLUMNS if column.kind in ("count", "float")]
+    for name in objectives:
+        if name not in numeric:
+            raise ValueError(f"objectives: want some of {', '.join(numeric)}, got {name!r}")
+    chosen = frame["feasible"].fillna(value=False).to_numpy(dtype=np.bool_)
+    if stage is not None:
+        chosen = chosen & (frame["stage"] == stage).to_numpy()
+    rows = frame[chosen]
+    costs = np.stack([_read_costs(rows, name, direction) for name in objectives], axis=1)
+    return rows[find_front(costs)].sort_values(objectives[-1], kind="stable")
+
+
+def find_finished(frame: pd.DataFrame, direction: Direction) -> pd.DataFrame:
+    """Return the rows of finished models, the best validation metric first."""
+    rows = frame[(frame["stage"] == "full") & (frame["state"] == "complete")]
+    rows = rows[(rows["artifact"] != "") & (rows["error"] == "")]
+    return rows.sort_values("val_metric", ascending=direction == "minimize", kind="stable")
+
+
+def list_figures(frame: pd.DataFrame) -> list[dict[str, float]]:
+    """Return the numeric columns of each row, densities too, as floats; NaN where missing."""
+    texts = [column.name for column in COLUMNS if column.kind == "text"]
+    rows = frame.drop(columns=texts).astype("float64").to_dict(orient="records")
+    return [{str(name): float(value) for name, value in row.items()} for row in rows]
+
+
+def read_direction(study: optuna.Study) -> Direction:
+    """Return in which direction the metric of the study's task is better."""
+    spec = read_spec(study)
+    return "minimize" if spec.get("task", {}).get("metric_direction") == "minimize" else "maximize"
+
+
+def read_spec(study: optuna.Study) -> dict[str, Any]:
+    """Return the settings with which ``study`` was begun, as plain values; empty without any."""
+    spec = study.user_attrs.get("spec", {})
+    return dict(json.loads(spec) if isinstance(spec, str) else spec)
+
+
+def _read_costs(rows: pd.DataFrame, name: str, direction: Direction) -> NDArray[np.float64]:
+    values = rows[name].to_numpy(dtype=np.float64, na_value=np.nan)
+    return -values if name in RAISED and direction == "maximize" else values
+
+
+def _read_column(column: Column, attrs: Sequence[Mapping[str, Any]]) -> pd.Series:
+    values = [row.get(column.name) for row in attrs]
+    if column.kind == "text":
+        return pd.Series(["" if value is None else str(value) for value in values], dtype="str")
+    if column.kind == "flag":
+        return pd.Series(values, dtype="boolean")
+    floats = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    if column.kind == "count":
+        floats[~np.isfinite(floats)] = np.nan
+        return pd.Series(np.rint(floats)).astype("Int64")
+    return pd.Series(floats)
