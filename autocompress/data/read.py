@@ -105,7 +105,7 @@ def read_npz(settings: DataSettings, part: Part) -> Arrays:
         raise DataError(f"data.root: want an .npz file, found no file {path}")
     try:
         # allow_pickle stays False: a data file cannot run code.
-        with np.load(path) as arrays:
+        with path.open("rb") as file, np.load(file) as arrays:
             images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
     except (KeyError, ValueError, OSError, EOFError, BadZipFile) as error:
         raise DataError(

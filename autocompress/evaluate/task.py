@@ -1,6 +1,7 @@
 """A task: the data, the model, the loss and the metric that one study is about."""
 
 import hashlib
+import json
 import math
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,10 +16,10 @@ from torch import Tensor, nn
 from autocompress.data.load import load_data
 from autocompress.data.settings import DataSettings
 from autocompress.data.source import DataSet
-from autocompress.errors import EvaluationError, SettingError
+from autocompress.errors import ArtifactError, EvaluationError, SettingError
 from autocompress.jobs import hash_json
 from autocompress.settings import settings_to_json
-from autocompress.store.artifacts import load, read_metrics, save_artifact
+from autocompress.store.artifacts import load, save_artifact
 from autocompress.store.run_folder import RunFolder
 from autocompress.train.loop import TrainSettings, fork_seed, score_model, train_model_
 from autocompress.train.objective import (
@@ -31,6 +32,7 @@ from autocompress.train.objective import (
 from autocompress.zoo.make import ModelSettings, import_callable, make_model
 
 DENSE_VERSION = 1
+DENSE_FILE = "dense.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +166,7 @@ def train_dense(task: Task, folder: RunFolder) -> tuple[nn.Module, str, dict[str
         ``val_loss``, ``val_metric`` and ``params``.
 
     Raises:
+        ArtifactError: The stored model is damaged.
         EvaluationError: Training diverged.
         SettingError: Checkpoint or trainer are missing or do not fit the model.
     """
@@ -171,22 +174,39 @@ def train_dense(task: Task, folder: RunFolder) -> tuple[nn.Module, str, dict[str
     if not folder.has(key):
         model = _obtain_dense(task)
         metrics = _score_dense(model, task)
-        folder.write(
-            key,
-            partial(
-                save_artifact,
-                model=model,
-                model_settings=task.settings.model,
-                input_shape=task.data.input_spec.shape,
-                classes=task.data.classes,
-                input_spec=task.data.input_spec,
-                metrics=metrics,
-            ),
-        )
+        folder.write(key, partial(_save_dense, model=model, task=task, metrics=metrics))
     # Also after training: a first and a second run go on from the same bits.
     path = folder.path(key)
     stored = load(path, factory=task.make_model).to(task.device)
-    return stored.eval(), key, read_metrics(path)
+    return stored.eval(), key, _read_metrics(path)
+
+
+def _save_dense(folder: Path, model: nn.Module, task: Task, metrics: dict[str, float]) -> None:
+    save_artifact(
+        folder,
+        model,
+        model_settings=task.settings.model,
+        input_shape=task.data.input_spec.shape,
+        classes=task.data.classes,
+        input_spec=task.data.input_spec,
+        metrics=metrics,
+    )
+    record = {
+        "version": DENSE_VERSION,
+        "metrics": metrics,
+        "task": settings_to_json(task.settings),
+    }
+    (folder / DENSE_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+def _read_metrics(folder: Path) -> dict[str, float]:
+    try:
+        record = json.loads((folder / DENSE_FILE).read_text(encoding="utf-8"))
+        return {name: float(value) for name, value in record["metrics"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(
+            f"{folder / DENSE_FILE}: cannot be read: {error}; delete {folder} to train again"
+        ) from error
 
 
 def _obtain_dense(task: Task) -> nn.Module:
