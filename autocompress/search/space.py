@@ -1,0 +1,168 @@
+"""The densities that a search may choose, by name of group and layer; also as a TOML file."""
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+from autocompress.errors import SettingError
+from autocompress.graph.layers import LayerGraph
+from autocompress.settings import read_settings
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceSettings:
+    """Which densities are allowed; a search-space file holds the same keys.
+
+    A filter density is relative to the dense model's units of the group. A column density is
+    the kept share of the columns which remain once the producers' filters are gone. At least
+    one filter and one column are always kept.
+
+    Attributes:
+        file: A search-space file that gives the values which are not set here.
+        filter_density: Lowest and highest filter density of groups not in ``filters``.
+        column_density: Lowest and highest column density of layers not in ``columns``.
+        filters: Lowest and highest filter density by name of the group.
+        columns: Lowest and highest column density by name of the layer.
+        filters_multiple_of: Kept filters are a multiple of this, or all.
+        columns_multiple_of: Kept columns are a multiple of this, or all that remain.
+        leave_alone: Layers whose filters and columns are not chosen; they lose only the
+            inputs which their producers no longer give.
+    """
+
+    file: str = ""
+    filter_density: Range = (0.0, 1.0)
+    column_density: Range = (0.0, 1.0)
+    filters: dict[str, Range] = field(default_factory=dict)
+    columns: dict[str, Range] = field(default_factory=dict)
+    filters_multiple_of: int = 1
+    columns_multiple_of: int = 1
+    leave_alone: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        ranges = {"filter_density": self.filter_density, "column_density": self.column_density}
+        ranges |= {f"filters.{name}": one for name, one in self.filters.items()}
+        ranges |= {f"columns.{name}": one for name, one in self.columns.items()}
+        for name, (low, high) in ranges.items():
+            if not 0 <= low <= high <= 1 or high == 0:
+                raise SettingError(
+                    f"space.{name}: want [low, high] with 0 <= low <= high <= 1 and high above 0, "
+                    f"got [{low}, {high}]"
+                )
+        for key in ("filters_multiple_of", "columns_multiple_of"):
+            if getattr(self, key) < 1:
+                raise SettingError(f"space.{key}: want 1 or more, got {getattr(self, key)}")
+
+
+def resolve_space(settings: SpaceSettings) -> SpaceSettings:
+    """Return ``settings`` with what its file says; values set here win.
+
+    Raises:
+        SettingError: The file is missing or wrong.
+    """
+    if not settings.file:
+        return settings
+    stored = read_space(Path(settings.file))
+    default = SpaceSettings()
+    chosen = {
+        item.name: getattr(settings, item.name)
+        for item in fields(settings)
+        if getattr(settings, item.name) != getattr(default, item.name)
+    }
+    merged = replace(stored, **chosen)
+    return replace(
+        merged,
+        file="",
+        filters={**stored.filters, **settings.filters},
+        columns={**stored.columns, **settings.columns},
+    )
+
+
+def read_space(path: Path) -> SpaceSettings:
+    """Return the settings of a search-space file.
+
+    Raises:
+        SettingError: The file is missing or wrong.
+    """
+    settings = read_settings(SpaceSettings, path)
+    if settings.file:
+        raise SettingError(f"{path}: a search-space file cannot name another one")
+    return settings
+
+
+def write_space(
+    path: Path, graph: LayerGraph, settings: SpaceSettings | None = None, *, title: str = ""
+) -> None:
+    """Write a search-space file that lists every group and layer with a choice.
+
+    Args:
+        path: The file to write; its folder is made.
+        graph: The dense model.
+        settings: Where the ranges come from; the defaults when None.
+        title: First line of the comment at the top.
+    """
+    settings = SpaceSettings() if settings is None else settings
+    check_names(settings, graph)
+    lines = [f"# {title}"] if title else []
+    lines += [
+        "# Allowed [lowest, highest] densities. filters: of the group's filters in the dense",
+        "# model; columns: of the layer's columns left once its producers' filters are gone.",
+        f"filters_multiple_of = {settings.filters_multiple_of}",
+        f"columns_multiple_of = {settings.columns_multiple_of}",
+        f"leave_alone = {json.dumps(list(settings.leave_alone))}",
+        "",
+        "[filters]",
+    ]
+    for group in graph.groups:
+        if group.prunable:
+            low, high = filter_range(settings, group.name, group.producers)
+            shared = ", ".join(group.producers)
+            note = f"{group.size} filters of {shared}" if group.producers else f"{group.size}"
+            lines.append(f"{json.dumps(group.name)} = [{low}, {high}] # {note}")
+    lines += ["", "[columns]"]
+    for layer in graph.column_layers:
+        low, high = column_range(settings, layer.name)
+        lines.append(
+            f"{json.dumps(layer.name)} = [{low}, {high}] # {layer.columns} columns, "
+            f"{layer.weights} weights, {layer.weights * layer.positions} MACs"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def filter_range(settings: SpaceSettings, name: str, producers: Iterable[str]) -> Range:
+    """Return the densities allowed for a group whose filters ``producers`` make."""
+    if set(producers) & set(settings.leave_alone):
+        return (1.0, 1.0)
+    return settings.filters.get(name, settings.filter_density)
+
+
+def column_range(settings: SpaceSettings, name: str) -> Range:
+    """Return the densities allowed for the columns of a layer."""
+    if name in settings.leave_alone:
+        return (1.0, 1.0)
+    return settings.columns.get(name, settings.column_density)
+
+
+def check_names(settings: SpaceSettings, graph: LayerGraph) -> None:
+    """Refuse names that ``graph`` does not have.
+
+    Raises:
+        SettingError: A group or layer is unknown, or has no choice.
+    """
+    groups = [group.name for group in graph.groups if group.prunable]
+    layers = [layer.name for layer in graph.column_layers]
+    _refuse("filters", settings.filters, groups)
+    _refuse("columns", settings.columns, layers)
+    _refuse("leave_alone", dict.fromkeys(settings.leave_alone), list(graph.by_name))
+
+
+def _refuse(key: str, names: Mapping[str, object], known: list[str]) -> None:
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+            raise SettingError(f"space.{key}: no {name!r} to choose in this model; {hint}")

@@ -1,0 +1,121 @@
+"""Stand-ins that need no training: graphs made of numbers and an evaluator with a formula."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from autocompress.graph.layers import OUTSIDE, Group, Layer, LayerGraph
+from autocompress.jobs import Candidate, Job, Outcome
+
+Spec = tuple[str, str, str, int, int]  # layer, group read ("" = image), group made, area, positions
+
+
+def make_graph(specs: Sequence[Spec], sizes: dict[str, int], fixed: Sequence[str]) -> LayerGraph:
+    """Return a graph of dense layers; ``fixed`` groups are not prunable."""
+    starts: dict[str, int] = {}
+    for name, size in sizes.items():
+        starts[name] = sum(sizes[one] for one in starts)
+        assert size > 0
+    layers = []
+    for name, source, target, area, positions in specs:
+        inputs = (OUTSIDE,) * 3
+        if source:
+            inputs = tuple(range(starts[source], starts[source] + sizes[source]))
+        layers.append(
+            Layer(
+                name=name,
+                kind="conv" if area > 1 else "linear",
+                filters=sizes[target],
+                channels=len(inputs),
+                kernel=(math.isqrt(area), math.isqrt(area)),
+                groups=1,
+                has_bias=False,
+                positions=positions,
+                out_units=tuple(range(starts[target], starts[target] + sizes[target])),
+                in_units=inputs,
+            )
+        )
+    groups = tuple(
+        Group(
+            name=name,
+            start=starts[name],
+            size=size,
+            prunable=name not in fixed,
+            producers=tuple(one[0] for one in specs if one[2] == name),
+            consumers=tuple(one[0] for one in specs if one[1] == name),
+        )
+        for name, size in sizes.items()
+    )
+    return LayerGraph(layers=tuple(layers), norms=(), groups=groups)
+
+
+def make_resnet_graph(blocks: int = 9) -> LayerGraph:
+    """Return the layers of a CIFAR ResNet with ``6 * blocks + 2`` layers."""
+    specs: list[Spec] = [("stem", "", "stage0", 9, 1024)]
+    sizes = {"stage0": 16}
+    before = "stage0"
+    for stage, (width, positions) in enumerate([(16, 1024), (32, 256), (64, 64)]):
+        sizes[f"stage{stage}"] = width
+        for block in range(blocks):
+            name = f"s{stage}.{block}"
+            sizes[f"{name}.a"] = width
+            specs.append((f"{name}.a", before, f"{name}.a", 9, positions))
+            specs.append((f"{name}.b", f"{name}.a", f"stage{stage}", 9, positions))
+            before = f"stage{stage}"
+    specs.append(("fc", before, "out", 1, 1))
+    sizes["out"] = 10
+    return make_graph(specs, sizes, ["out"])
+
+
+def make_small_graph(widths: tuple[int, int] = (12, 24)) -> LayerGraph:
+    """Return two convolutions and a classifier."""
+    specs: list[Spec] = [
+        ("a", "", "a", 9, 64),
+        ("b", "a", "b", 9, 16),
+        ("fc", "b", "out", 1, 1),
+    ]
+    return make_graph(specs, {"a": widths[0], "b": widths[1], "out": 10}, ["out"])
+
+
+@dataclass
+class FakeEvaluator:
+    """Scores the small graph by a smooth formula; a stored model is the JSON of its counts.
+
+    Attributes:
+        fail: Called with every job; may raise.
+        scale: Factor on the energy of fast jobs.
+        drop: Factor on what pruning costs in the metric.
+        jobs: Every job that was run.
+    """
+
+    fail: Callable[[Job], None] = lambda job: None
+    scale: float = 1.0
+    drop: float = 0.0
+    jobs: list[Job] = field(default_factory=list)
+
+    def describe(self, base: str) -> tuple[LayerGraph, Candidate]:
+        """Return the graph and counts of a stored model; empty for the dense one."""
+        if not base:
+            return make_small_graph(), Candidate(filters={}, columns={})
+        kept = Candidate.from_json(json.loads(base))
+        return make_small_graph((kept.filters["a"], kept.filters["b"])), kept
+
+    def run(self, job: Job) -> Outcome:
+        """Return the score of the job's candidate."""
+        self.jobs.append(job)
+        self.fail(job)
+        kept = job.candidate
+        wanted = {"a": 0.6, "b": 0.3}
+        full = {"a": 12, "b": 24}
+        widths = {"a": 27, "b": 108, "fc": 24}
+        loss = sum(abs(math.log(kept.filters[g] / full[g] / wanted[g])) for g in wanted)
+        loss += sum(0.3 * (1 - kept.columns[name] / widths[name]) ** 2 for name in widths)
+        if job.stage == "fast":
+            return Outcome(energy=loss * self.scale, metrics={"val_loss": loss, "seconds": 0.5})
+        metric = 0.98 - self.drop * loss
+        return Outcome(
+            energy=-metric,
+            metrics={"val_metric": metric, "weights": 100.0, "seconds": 2.0},
+            artifact=json.dumps(kept.to_json()),
+        )
