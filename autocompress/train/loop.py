@@ -164,7 +164,7 @@ def train_model_(
     optimizer = make_optimizer(model, settings)
     steps = count_steps(source, settings)
     if settings.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(memory_format=torch.channels_last)
     total, tail = torch.zeros(()), max(1, steps // 10)
     model.train()
     with fork_seed(seed):

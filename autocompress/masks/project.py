@@ -1,0 +1,199 @@
+"""Choose what to keep: projections onto sets of models with given counts."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from autocompress.errors import SettingError
+from autocompress.graph.layers import Layer, LayerGraph
+from autocompress.jobs import Candidate
+from autocompress.masks.cost import is_depthwise
+from autocompress.masks.mask import (
+    Masks,
+    close_masks,
+    full_masks,
+    kept_rows,
+    open_columns,
+    weight_mask,
+)
+
+
+def keep_largest(scores: Tensor, keep: int) -> Tensor:
+    """Return which ``keep`` entries of ``scores`` are largest; ties keep the lower index.
+
+    Args:
+        scores: Shape (n,), no NaN.
+        keep: 0..n.
+
+    Returns:
+        Shape (n,), bool, on the CPU.
+
+    Raises:
+        SettingError: ``keep`` is out of range.
+    """
+    if not 0 <= keep <= len(scores):
+        raise SettingError(f"keep must be 0..{len(scores)}, got {keep}")
+    kept = torch.zeros(len(scores), dtype=torch.bool)
+    kept[scores.cpu().argsort(descending=True, stable=True)[:keep]] = True
+    return kept
+
+
+def project_filters(weight: Tensor, keep: int) -> Tensor:
+    """Return the nearest tensor to ``weight`` with at most ``keep`` non-zero filters.
+
+    Keeping the filters of largest L2 norm is the exact projection (StructADMM,
+    arXiv:1807.11091).
+
+    Args:
+        weight: Shape (filters, ...), floating point, finite.
+        keep: Filters to keep, 0..filters.
+
+    Returns:
+        A new tensor with the shape, dtype and device of ``weight``.
+    """
+    kept = keep_largest(weight.flatten(1).square().sum(1), keep).to(weight.device)
+    return weight * kept.reshape(-1, *[1] * (weight.ndim - 1))
+
+
+def project_columns(weight: Tensor, keep: int) -> Tensor:
+    """Return the nearest tensor to ``weight`` with at most ``keep`` non-zero columns.
+
+    Args:
+        weight: Shape (filters, ...), floating point, finite.
+        keep: Columns to keep, 0..columns, of ``weight.flatten(1)``.
+
+    Returns:
+        A new tensor with the shape, dtype and device of ``weight``.
+    """
+    matrix = weight.flatten(1)
+    kept = keep_largest(matrix.square().sum(0), keep).to(weight.device)
+    return (matrix * kept).reshape(weight.shape)
+
+
+def project_masks(
+    graph: LayerGraph,
+    energies: Mapping[str, Tensor],
+    candidate: Candidate,
+    *,
+    within: Masks | None = None,
+    sweeps: int = 3,
+) -> Masks:
+    """Return masks that keep the counts of ``candidate`` and as much energy as can be found.
+
+    With squared weights as energies this is the projection onto models with so many filters
+    and columns. Filters and columns together have no closed form: filters are chosen for given
+    columns, then columns for given filters, a few times, from two starts; the best is kept. A
+    unit's energy is that of its filters and of the columns that read it, over all its layers.
+
+    Args:
+        graph: The layers and their coupling groups.
+        energies: For each layer, shape (filters, columns), 0 or more.
+        candidate: Counts; more columns than there are left means all of them.
+        within: Keep nothing outside these masks; everything is allowed when None.
+        sweeps: Alternations, 1 or more.
+
+    Returns:
+        Closed masks.
+    """
+    bounds = close_masks(graph, within or full_masks(graph))
+    inside = {
+        layer.name: energies[layer.name].float().cpu() * weight_mask(bounds, layer)
+        for layer in graph.layers
+    }
+    starts = [bounds, _choose_columns(graph, inside, candidate, bounds, bounds)]
+    best, best_energy = bounds, -1.0
+    for start in starts:
+        masks = start
+        for _ in range(sweeps):
+            masks = _choose_units(graph, inside, candidate, bounds, masks)
+            masks = _choose_columns(graph, inside, candidate, bounds, masks)
+            energy = measure_energy(graph, inside, masks)
+            if energy > best_energy:
+                best, best_energy = masks, energy
+    return best
+
+
+def measure_energy(graph: LayerGraph, energies: Mapping[str, Tensor], masks: Masks) -> float:
+    """Return the share of the energy that ``masks`` keep, times its total."""
+    return sum(
+        float(energies[layer.name][weight_mask(masks, layer)].double().sum())
+        for layer in graph.layers
+    )
+
+
+def score_units(graph: LayerGraph, energies: Mapping[str, Tensor], masks: Masks) -> Tensor:
+    """Return the energy of each unit under ``masks``: its filters and the columns that read it.
+
+    Returns:
+        Shape (graph.units,), float64.
+    """
+    scores = torch.zeros(graph.units + 1, dtype=torch.float64)  # The last one is OUTSIDE.
+    for layer in graph.layers:
+        energy = energies[layer.name].double()
+        columns = masks.columns.get(layer.name)
+        by_row = (energy if columns is None else energy * columns).sum(1)
+        scores.index_add_(0, _index(layer.out_units) % len(scores), by_row)
+        if is_depthwise(layer):
+            continue
+        by_column = (energy * kept_rows(masks, layer)[:, None]).sum(0)
+        if columns is not None:
+            by_column = by_column * columns
+        scores.index_add_(0, _column_units(layer) % len(scores), by_column)
+    return scores[: graph.units]
+
+
+def _choose_units(
+    graph: LayerGraph,
+    inside: Mapping[str, Tensor],
+    candidate: Candidate,
+    bounds: Masks,
+    masks: Masks,
+) -> Masks:
+    """Return the units of most energy for the columns of ``masks``, with all columns open."""
+    scores = score_units(graph, inside, Masks(bounds.units, masks.columns))
+    scores = scores.where(bounds.units, -1.0)
+    units = bounds.units.clone()
+    for group in graph.groups:
+        if group.prunable and group.name in candidate.filters:
+            span = slice(group.start, group.start + group.size)
+            keep = min(candidate.filters[group.name], int(bounds.units[span].sum()))
+            units[span] = keep_largest(scores[span], keep)
+    return close_masks(graph, Masks(units, bounds.columns))
+
+
+def _choose_columns(
+    graph: LayerGraph,
+    inside: Mapping[str, Tensor],
+    candidate: Candidate,
+    bounds: Masks,
+    masks: Masks,
+) -> Masks:
+    """Return the columns of most energy for the units of ``masks``."""
+    columns = {}
+    for layer in graph.column_layers:
+        allowed = bounds.columns[layer.name] & open_columns(masks, layer)
+        keep = min(candidate.columns.get(layer.name, layer.columns), int(allowed.sum()))
+        energy = (inside[layer.name] * kept_rows(masks, layer)[:, None]).sum(0)
+        columns[layer.name] = keep_largest(energy.where(allowed, -1.0), keep)
+    return Masks(masks.units, columns)
+
+
+@lru_cache(maxsize=4096)
+def _index(units: tuple[int, ...]) -> Tensor:
+    return torch.tensor(units)
+
+
+def _column_units(layer: Layer) -> Tensor:
+    """Return the unit that each column reads; ``OUTSIDE`` counts from the end."""
+    return _index(layer.in_units)[: layer.channels // layer.groups].repeat_interleave(layer.area)
+
+
+def measure_energies(graph: LayerGraph, model: nn.Module) -> dict[str, Tensor]:
+    """Return the squared weights of each layer, shape (filters, columns), on the CPU."""
+    parameters = dict(model.named_parameters())
+    return {
+        layer.name: parameters[f"{layer.name}.weight"].detach().flatten(1).square().cpu()
+        for layer in graph.layers
+    }
