@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
@@ -243,8 +244,14 @@ def load_checkpoint_(model: nn.Module, path: Path) -> nn.Module:
         model.load_state_dict(state)
     except FileNotFoundError as error:
         raise SettingError(f"task.checkpoint: no such file {path}") from error
+    except UnpicklingError as error:
+        raise SettingError(
+            f"task.checkpoint: {path} holds more than tensors, which could run code; "
+            "save model.state_dict() and give that"
+        ) from error
     except (OSError, ValueError, RuntimeError, AttributeError, SafetensorError) as error:
-        raise SettingError(f"task.checkpoint: {path} does not fit: {error}") from error
+        cause = " ".join(str(error).split())  # PyTorch writes a line per key.
+        raise SettingError(f"task.checkpoint: {path} does not fit: {cause}") from error
     return model
 
 

@@ -283,3 +283,20 @@ def test_a_given_input_spec_is_used(tmp_path: Path) -> None:
 def test_a_share_without_two_parts_is_refused(validation: float) -> None:
     with pytest.raises(SettingError, match=r"data\.validation: want a share between 0 and 1"):
         DataSettings(validation=validation)
+
+
+@pytest.mark.gpu
+def test_cuda_gives_the_batches_of_the_cpu(tmp_path: Path) -> None:
+    settings = DataSettings(
+        name="npz", root=str(write_npz(tmp_path / "set.npz")), crop=1, flip=True
+    )
+    left, right = (load_data(settings, torch.device(kind)).train for kind in ("cpu", "cuda"))
+
+    for (a, c), (b, d) in zip(
+        left.batches(4, seed=1, augment=True), right.batches(4, seed=1, augment=True), strict=True
+    ):
+        assert b.is_cuda
+        assert d.is_cuda
+        # One fused multiply-add less on one side: float32 rounding of values below 3.
+        torch.testing.assert_close(a, b.cpu(), atol=1e-6, rtol=0)
+        assert torch.equal(c, d.cpu())

@@ -1,0 +1,192 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from autocompress.data.settings import DataSettings
+from autocompress.errors import ArtifactError, SettingError
+from autocompress.evaluate.task import TaskSettings, find_device, key_dense, open_task, train_dense
+from autocompress.store.run_folder import RunFolder
+from autocompress.train.loop import TrainSettings
+from autocompress.zoo.make import ModelSettings
+
+SETTINGS = TaskSettings(
+    data=DataSettings(train_limit=128),
+    model=ModelSettings(options={"width": 2}),
+    train=TrainSettings(epochs=1, batch_size=64),
+    device="cpu",
+)
+
+
+def test_the_untrained_model_follows_from_the_seed_alone() -> None:
+    task = open_task(SETTINGS)
+    state = torch.get_rng_state()
+
+    first, again = task.make_model(), task.make_model()
+    other = open_task(replace(SETTINGS, seed=1)).make_model()
+
+    weights = [model.get_parameter("conv1.weight") for model in (first, again, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    assert torch.equal(torch.get_rng_state(), state)
+    assert first(task.example()).shape == (1, 10)
+
+
+def test_the_dense_model_is_trained_once(tmp_path: Path) -> None:
+    task, folder = open_task(SETTINGS), RunFolder(tmp_path)
+
+    model, key, metrics = train_dense(task, folder)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    again, same_key, same_metrics = train_dense(task, folder)
+
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == files
+    assert (same_key, same_metrics) == (key, metrics)
+    assert metrics.keys() == {"val_loss", "val_metric", "params"}
+    assert not model.training
+    assert not again.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+    assert not torch.equal(
+        model.get_parameter("conv1.weight"), task.make_model().get_parameter("conv1.weight")
+    )
+
+
+def test_a_stored_model_with_lost_metrics_is_refused(tmp_path: Path) -> None:
+    task, folder = open_task(SETTINGS), RunFolder(tmp_path)
+    _, key, _ = train_dense(task, folder)
+    (folder.path(key) / "dense.json").write_text("{")
+
+    with pytest.raises(ArtifactError, match=r"dense\.json: cannot be read"):
+        train_dense(task, folder)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        replace(SETTINGS, seed=1),
+        replace(SETTINGS, loss="mse"),
+        replace(SETTINGS, model=ModelSettings()),
+        replace(SETTINGS, train=TrainSettings(epochs=2)),
+        replace(SETTINGS, data=replace(SETTINGS.data, split_seed=1)),
+        replace(SETTINGS, trainer="my_training:train"),
+    ],
+)
+def test_what_changes_the_dense_model_changes_its_key(changed: TaskSettings) -> None:
+    assert key_dense(changed) != key_dense(SETTINGS)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        replace(SETTINGS, device="auto"),
+        replace(SETTINGS, data=replace(SETTINGS.data, download=True)),
+        replace(SETTINGS, data=replace(SETTINGS.data, memory_limit_bytes=1)),
+    ],
+)
+def test_what_does_not_change_the_dense_model_keeps_its_key(changed: TaskSettings) -> None:
+    assert key_dense(changed) == key_dense(SETTINGS)
+
+
+def test_a_moved_data_set_keeps_the_key_but_another_one_does_not() -> None:
+    def key(name: str, root: str) -> str:
+        return key_dense(replace(SETTINGS, data=DataSettings(name=name, root=root)))  # type: ignore[arg-type]
+
+    assert key("mnist", "here") == key("mnist", "there")
+    assert key("npz", "a.npz") != key("npz", "b.npz")
+
+
+def write_safetensors(state: dict[str, torch.Tensor], folder: Path) -> Path:
+    save_file(state, folder / "state.safetensors")
+    return folder / "state.safetensors"
+
+
+def write_pt(state: dict[str, torch.Tensor], folder: Path) -> Path:
+    torch.save(state, folder / "state.pt")
+    return folder / "state.pt"
+
+
+def write_nested(state: dict[str, torch.Tensor], folder: Path) -> Path:
+    torch.save({"epoch": 3, "state_dict": state}, folder / "state.pth")
+    return folder / "state.pth"
+
+
+@pytest.mark.parametrize("write", [write_safetensors, write_pt, write_nested])
+def test_a_checkpoint_is_used_as_it_is(
+    tmp_path: Path, write: Callable[[dict[str, torch.Tensor], Path], Path]
+) -> None:
+    state = open_task(replace(SETTINGS, seed=7)).make_model().state_dict()
+    task = open_task(replace(SETTINGS, checkpoint=str(write(state, tmp_path))))
+
+    model, _, _ = train_dense(task, RunFolder(tmp_path / "run"))
+
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, state[name]), name
+
+
+def test_a_changed_checkpoint_has_another_key(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, checkpoint=str(tmp_path / "state.pt"))
+    torch.save({"a": torch.zeros(1)}, tmp_path / "state.pt")
+    first = key_dense(settings)
+
+    torch.save({"a": torch.ones(1)}, tmp_path / "state.pt")
+
+    assert key_dense(settings) != first
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    path = write_pt({"a": torch.zeros(1)}, tmp_path)
+
+    with pytest.raises(SettingError, match=r"state\.pt does not fit"):
+        train_dense(open_task(replace(SETTINGS, checkpoint=str(path))), RunFolder(tmp_path))
+
+
+def test_a_checkpoint_that_is_missing_is_named(tmp_path: Path) -> None:
+    path = str(tmp_path / "none.pt")
+
+    with pytest.raises(SettingError, match=r"cannot read .*none\.pt: No such file"):
+        train_dense(open_task(replace(SETTINGS, checkpoint=path)), RunFolder(tmp_path))
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
+    torch.save(nn.Linear(1, 1), tmp_path / "state.pt")
+    settings = replace(SETTINGS, checkpoint=str(tmp_path / "state.pt"))
+
+    with pytest.raises(SettingError, match="holds more than tensors"):
+        train_dense(open_task(settings), RunFolder(tmp_path / "run"))
+
+
+def test_a_trainer_of_the_user_trains_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_training.py").write_text(
+        "import torch\n"
+        "def train(model, source, seed):\n"
+        "    inputs, targets = next(iter(source.batches(8, seed=seed, augment=True)))\n"
+        "    assert inputs.shape == (8, 1, 8, 8)\n"
+        "    torch.nn.init.constant_(model.fc.bias, float(seed))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    task = open_task(replace(SETTINGS, trainer="my_training:train", seed=5))
+
+    model, _, _ = train_dense(task, RunFolder(tmp_path / "run"))
+
+    assert model.get_parameter("fc.bias").eq(5).all()
+
+
+def test_a_trainer_beside_a_checkpoint_is_refused() -> None:
+    with pytest.raises(SettingError, match="want no trainer beside a checkpoint"):
+        replace(SETTINGS, trainer="my_training:train", checkpoint="state.pt")
+
+
+def test_an_error_to_raise_is_refused() -> None:
+    with pytest.raises(SettingError, match=r"task\.metric_direction: want 'minimize'"):
+        replace(SETTINGS, metric="mse")
+
+
+def test_a_device_that_is_none_is_refused() -> None:
+    with pytest.raises(SettingError, match=r"task\.device: want auto, cpu or cuda, got 'warp'"):
+        find_device("warp")
