@@ -5,7 +5,7 @@ shared by all of them is found by bisection, so that the rounded counts, after w
 filters take along, use the budgets up and never exceed them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -255,26 +255,24 @@ def _fill(
 ) -> Counts:
     """Return ``counts`` with single filters and columns added while they fit."""
     share = counts.columns / bounds.model.count_open(counts.keeps)
-    extra = np.zeros_like(counts.columns)
-    keeps = counts.keeps.copy()
+    keeps, extra = counts.keeps.copy(), np.zeros_like(counts.columns)
+    places = _order(bounds, logits, offset, counts)
     for _ in range(FILL_PASSES):
-        grown = False
-        for is_filter, place in _order(bounds, logits, offset, Counts(keeps, counts.columns)):
+        grown = []
+        for is_filter, place in places:
             target = keeps if is_filter else extra
             before = target[place]
-            step = bounds.filter_step if is_filter else bounds.column_step
-            target[place] = before + step
             if is_filter:
-                target[place] = min(before + step, bounds.keeps_high[place])
-            tried = Counts(keeps, _stretch(bounds, keeps, share, extra))
-            same = np.array_equal(tried.columns, counts.columns)
-            if (is_filter or not same) and _fits(bounds, tried, limits):
-                counts = Counts(keeps.copy(), tried.columns)
-                grown = grown or target[place] != before
+                target[place] = min(before + bounds.filter_step, bounds.keeps_high[place])
+            else:
+                target[place] = before + bounds.column_step
+            tried = Counts(keeps.copy(), _stretch(bounds, keeps, share, extra))
+            if _differ(tried, counts) and _fits(bounds, tried, limits):
+                counts = tried
+                grown.append((is_filter, place))
             else:
                 target[place] = before
-        if not grown:
-            break
+        places = grown  # Costs only grow: what does not fit now will not fit later.
     return counts
 
 
@@ -289,18 +287,23 @@ def _stretch(bounds: Bounds, keeps: Ints, share: Floats, extra: Ints) -> Ints:
 
 def _order(
     bounds: Bounds, logits: Logits, offset: float, counts: Counts
-) -> Iterator[tuple[bool, int]]:
-    """Yield (is a filter, place) of what can grow, what lost most by rounding first."""
+) -> list[tuple[bool, int]]:
+    """Return (is a filter, place) of what can grow, what lost most by rounding first."""
     left, _, most = bounds.open_columns(counts.keeps)
     filters = _expit(logits.filters + offset) - counts.keeps / bounds.dense_sizes
     columns = _expit(logits.columns + offset) - counts.columns / left
     filters = np.where(counts.keeps < bounds.keeps_high, filters, -np.inf)
     columns = np.where(counts.columns < most, columns, -np.inf)
     lost = np.concatenate([filters, columns])
-    for place in np.argsort(-lost, kind="stable").tolist():
-        if np.isfinite(lost[place]):
-            is_filter = place < len(filters)
-            yield is_filter, place if is_filter else place - len(filters)
+    order = [place for place in np.argsort(-lost, kind="stable").tolist() if lost[place] > -2]
+    groups = len(filters)
+    return [(place < groups, place if place < groups else place - groups) for place in order]
+
+
+def _differ(one: Counts, other: Counts) -> bool:
+    return not (
+        np.array_equal(one.keeps, other.keeps) and np.array_equal(one.columns, other.columns)
+    )
 
 
 def _fits(bounds: Bounds, counts: Counts, limits: Mapping[str, float]) -> bool:
