@@ -47,14 +47,13 @@ def slice_units_(net: nn.Module, graph: LayerGraph, units: Tensor) -> None:
     """
     for layer in graph.layers:
         module = net.get_submodule(layer.name)
-        device = module.weight.device
         rows, inputs = find_kept(units, layer.out_units), find_kept(units, layer.in_units)
         if not (rows.all() and inputs.all()):
-            slice_layer_(module, rows.to(device), inputs.to(device))
+            slice_layer_(module, rows, inputs)
     for norm in graph.norms:
         kept = find_kept(units, norm.units)
-        if not kept.all():
-            module = net.get_submodule(norm.name)
+        module = net.get_submodule(norm.name)
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and not kept.all():
             slice_norm_(module, kept)
 
 

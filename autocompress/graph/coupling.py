@@ -258,8 +258,8 @@ def _number_units(ties: _Ties) -> Units:
     names: Counter[str] = Counter()
     order = {slot.key: number for number, slot in enumerate(ties.slots)}
     ranked = sorted(alike.items(), key=lambda pair: _rank(pair[0][0], pair[1], order))
-    for (signature, prunable), representatives in ranked:
-        keys = sorted((key for key, _ in signature), key=order.__getitem__)
+    for (touched_by, prunable), representatives in ranked:
+        keys = sorted((key for key, _ in touched_by), key=lambda key: order[key])
         producers = tuple(name for name, side in keys if side == "out")
         names[producers[0]] += 1
         suffix = f"#{names[producers[0]]}" if names[producers[0]] > 1 else ""

@@ -45,11 +45,13 @@ def slice_layer_(module: nn.Module, rows: Tensor, inputs: Tensor) -> None:
             weight = module.weight.detach()[rows][:, inputs[: module.weight.shape[1]]]
         _keep_(module, "weight", weight)
         module.out_channels, module.in_channels = int(rows.sum()), left
+    else:
+        raise TypeError(f"want a Conv2d or Linear, got {type(module).__name__}")
     if module.bias is not None:
         _keep_(module, "bias", module.bias.detach()[rows])
 
 
-def slice_norm_(norm: nn.Module, kept: Tensor) -> None:
+def slice_norm_(norm: nn.BatchNorm1d | nn.BatchNorm2d, kept: Tensor) -> None:
     """Keep the given channels of a batch normalisation; ``kept`` has shape (channels,), bool."""
     for name, parameter in list(norm.named_parameters(recurse=False)):
         _keep_(norm, name, parameter.detach()[kept])

@@ -42,7 +42,7 @@ def trace_graph(
     """
     net = copy.deepcopy(model).eval()
     for parameter in net.parameters():
-        parameter.requires_grad_(requires_grad=parameter.is_floating_point())
+        parameter.requires_grad = parameter.is_floating_point()
     runs = _record_runs(net, example)
     modules = dict(net.named_modules())
     _refuse(net, runs)
@@ -148,16 +148,16 @@ def _make_graph(
 
 def _make_layer(name: str, module: nn.Module, shape: tuple[int, ...], units: Units) -> Layer:
     out_units, in_units = units.of[name, "out"], units.of[name, "in"]
-    is_conv = isinstance(module, nn.Conv2d)
+    conv = module if isinstance(module, nn.Conv2d) else None
     return Layer(
         name=name,
-        kind="conv" if is_conv else "linear",
+        kind="conv" if conv else "linear",
         filters=len(out_units),
         channels=len(in_units),
-        kernel=(module.kernel_size[0], module.kernel_size[1]) if is_conv else (1, 1),
-        groups=module.groups if is_conv else 1,
+        kernel=(conv.kernel_size[0], conv.kernel_size[1]) if conv else (1, 1),
+        groups=conv.groups if conv else 1,
         has_bias=module.bias is not None,
-        positions=count_positions(shape, is_conv=is_conv),
+        positions=count_positions(shape, is_conv=conv is not None),
         out_units=out_units,
         in_units=in_units,
     )
@@ -171,17 +171,16 @@ def count_positions(shape: tuple[int, ...], *, is_conv: bool) -> int:
 def measure_macs(model: nn.Module, example: Tensor) -> int:
     """Return the multiply-accumulates per sample that the layers of ``model`` really execute.
 
-    Anything with a ``weight`` matrix that is a convolution, a linear layer or has a ``macs``
-    method of its own, as the column layers do, is counted each time that it runs.
+    Convolutions and linear layers are counted each time that they run, and so is any layer
+    that says by ``is_conv`` which of the two it is, as those with chosen columns do.
     """
     total = 0
 
-    def count(name: str, module: Any, output: Tensor) -> None:
+    def count(_: str, module: Any, output: Tensor) -> None:
         nonlocal total
-        shape = tuple(output.shape)
-        is_conv = output.dim() == 4 and not isinstance(module, nn.Linear)
-        rows = module.weight.shape[0]
-        total += rows * (module.weight.numel() // rows) * count_positions(shape, is_conv=is_conv)
+        is_conv = getattr(module, "is_conv", isinstance(module, nn.Conv2d))
+        positions = count_positions(tuple(output.shape), is_conv=is_conv)
+        total += module.weight.numel() * positions
 
     mode = {module: module.training for module in model.modules()}
     model.eval()
@@ -195,4 +194,4 @@ def measure_macs(model: nn.Module, example: Tensor) -> int:
 
 
 def _is_counted(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv2d | nn.Linear) or hasattr(module, "kept_columns")
+    return isinstance(module, nn.Conv2d | nn.Linear) or hasattr(module, "is_conv")
