@@ -1,6 +1,8 @@
 """Small models whose layer graphs were written by hand, as a check on those that are traced."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +67,19 @@ def group(first: int, size: int, producers: str, consumers: str) -> Group:
     )
 
 
+def with_fixed_weights(make: Callable[[], HandMade]) -> Callable[[], HandMade]:
+    """Let ``make`` give the same weights at every call, whatever ran before."""
+
+    @wraps(make)
+    def seeded() -> HandMade:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return make()
+
+    return seeded
+
+
+@with_fixed_weights
 def make_sequential() -> HandMade:
     """Return conv, norm, conv, flatten, linear: the flatten repeats each unit 36 times."""
     first = nn.Conv2d(1, 4, 3, padding=1, bias=False)
@@ -93,6 +108,7 @@ def make_sequential() -> HandMade:
     return HandMade(model, LayerGraph(layers, (Norm(name="1", units=(0, 1, 2, 3)),), groups))
 
 
+@with_fixed_weights
 def make_residual() -> HandMade:
     """Return two branches that are added, so that their filters are the same units."""
     model = Branches("add")
@@ -105,6 +121,7 @@ def make_residual() -> HandMade:
     return HandMade(model, LayerGraph(layers, (Norm(name="norm", units=(0, 1, 2, 3)),), groups))
 
 
+@with_fixed_weights
 def make_concat() -> HandMade:
     """Return two branches side by side, whose units are chosen apart."""
     model = Branches("concat")
@@ -117,6 +134,7 @@ def make_concat() -> HandMade:
     return HandMade(model, LayerGraph(layers, (Norm(name="norm", units=(0, 1, 2, 3)),), groups))
 
 
+@with_fixed_weights
 def make_depthwise() -> HandMade:
     """Return a pointwise, a depthwise of two filters per channel, and a pointwise convolution."""
     first = nn.Conv2d(1, 4, 1)
@@ -133,6 +151,7 @@ def make_depthwise() -> HandMade:
     return HandMade(model, LayerGraph(layers, (Norm(name="2", units=tuple(doubled)),), groups))
 
 
+@with_fixed_weights
 def make_grouped() -> HandMade:
     """Return a convolution of two groups: both must lose the same places to stay equal."""
     first = nn.Conv2d(1, 6, 3, padding=1)
