@@ -1,0 +1,236 @@
+"""A finished model as a folder that anyone can load without trusting it.
+
+``model.safetensors`` holds the state, ``structure.json`` what to build and the hash of the state,
+``metrics.json`` figures for people. Nothing in them is run: models come from the zoo, from
+torchvision, or from a factory that the caller passes.
+"""
+
+import hashlib
+import json
+import math
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as read_tensors
+from safetensors.torch import save as write_tensors
+from torch import Tensor, nn
+
+from autocompress.data.source import InputSpec
+from autocompress.errors import ArtifactError, AutoCompressError, GraphError
+from autocompress.jobs import hash_json
+from autocompress.shrink.structure import Structure, read_structure, restore_structure_
+from autocompress.zoo.make import ModelSettings, is_known, make_model
+
+FORMAT = "autocompress-model"
+VERSION = 1
+WEIGHTS_FILE = "model.safetensors"
+STRUCTURE_FILE = "structure.json"
+METRICS_FILE = "metrics.json"
+
+Factory = Callable[..., nn.Module]
+
+_MAX_STRUCTURE_BYTES = 64 * 2**20
+_MAX_DENSE_VALUES = 2**30  # Twice torchvision's largest; a file must not fill the memory.
+
+
+def save_artifact(  # noqa: PLR0913 - what a loader must know, all by keyword
+    folder: Path,
+    model: nn.Module,
+    *,
+    model_settings: ModelSettings,
+    input_shape: tuple[int, ...],
+    classes: int,
+    input_spec: InputSpec,
+    metrics: Mapping[str, Any],
+) -> None:
+    """Write ``model`` into ``folder``, which is made if needed; each file whole or not at all.
+
+    Args:
+        folder: Files of an older artifact in it are replaced.
+        model: Made smaller from what ``model_settings`` make.
+        model_settings: Make the dense model.
+        input_shape: (channels, height, width), as given to the dense model.
+        classes: Outputs, as given to the dense model.
+        input_spec: How an image becomes an input; the loaded model carries it.
+        metrics: Flat figures for people; NaN and infinity become null.
+    """
+    state = {
+        name: tensor.detach().cpu().contiguous().clone()  # Own memory: no two share.
+        for name, tensor in model.state_dict().items()
+    }
+    weights = write_tensors(state)
+    record: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": asdict(model_settings),
+        "input_shape": list(input_shape),
+        "classes": classes,
+        "input_spec": asdict(input_spec),
+        "modules": read_structure(model),
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+    }
+    record = json.loads(json.dumps(record, allow_nan=False))
+    record["record_sha256"] = hash_json(record)
+    shown = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in metrics.items()
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    _replace_file(folder / METRICS_FILE, _to_json(shown))
+    _replace_file(folder / WEIGHTS_FILE, weights)
+    _replace_file(folder / STRUCTURE_FILE, _to_json(record))
+
+
+def load(folder: str | Path, *, factory: Factory | None = None) -> nn.Module:
+    """Return the model of an artifact on the CPU, in evaluation mode.
+
+    Its attribute ``input_spec`` says how an image in [0, 1] becomes an input.
+
+    Args:
+        folder: Written by :func:`save_artifact`; may come from anyone.
+        factory: Makes the dense model, called as ``factory(input_shape, classes, **options)``;
+            needed when it is neither of the zoo nor of torchvision.
+
+    Raises:
+        ArtifactError: A file is missing, damaged or of another version, or a factory is needed.
+    """
+    folder = Path(folder)
+    record = _read_record(folder / STRUCTURE_FILE)
+    tensors = _read_weights(folder / WEIGHTS_FILE, record)
+    try:
+        settings = TypeAdapter(ModelSettings).validate_python(record["model"], strict=True)
+        spec = TypeAdapter(InputSpec).validate_python(_to_tuples(record["input_spec"]))
+        shape = TypeAdapter(tuple[int, ...]).validate_python(record["input_shape"])
+        classes = TypeAdapter(int).validate_python(record["classes"], strict=True)
+        modules: Structure = TypeAdapter(Structure).validate_python(record["modules"])
+    except (KeyError, ValidationError) as error:
+        raise ArtifactError(f"{folder / STRUCTURE_FILE}: {error}") from error
+    if factory is None and not is_known(settings.name):
+        raise ArtifactError(
+            f"{folder}: the model {settings.name!r} is not of the zoo or torchvision; "
+            "pass its factory: load(folder, factory=...)"
+        )
+    model = _make_dense(folder, settings, shape, classes, factory)
+    try:
+        restore_structure_(model, modules, tensors)
+    except GraphError as error:
+        raise ArtifactError(f"{folder}: {error}") from error
+    model.input_spec = spec  # type: ignore[assignment]
+    return model.eval()
+
+
+def _make_dense(
+    folder: Path,
+    settings: ModelSettings,
+    shape: tuple[int, ...],
+    classes: int,
+    factory: Factory | None,
+) -> nn.Module:
+    """Return the dense model, once it is known not to fill the memory."""
+
+    def make() -> nn.Module:
+        if factory is None:
+            return make_model(settings, shape, classes)
+        return factory(shape, classes, **settings.options)
+
+    try:
+        with torch.random.fork_rng(devices=[]):
+            if factory is None:
+                _check_size(folder, make)
+            return make()
+    except (AutoCompressError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+        if isinstance(error, ArtifactError):
+            raise
+        raise ArtifactError(f"{folder}: the dense model cannot be made: {error}") from error
+
+
+def _check_size(folder: Path, make: Callable[[], nn.Module]) -> None:
+    """Raise ArtifactError when the model would hold too many values, without making them."""
+    try:
+        with torch.device("meta"):
+            model = make()
+    except NotImplementedError:
+        return  # It reads values while it is made, which no model with options does.
+    values = sum(tensor.numel() for tensor in [*model.parameters(), *model.buffers()])
+    if values > _MAX_DENSE_VALUES:
+        raise ArtifactError(
+            f"{folder}: want a dense model of at most {_MAX_DENSE_VALUES:,} values, got {values:,}"
+        )
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    data = _read_file(path, _MAX_STRUCTURE_BYTES)
+    try:
+        record = json.loads(
+            data.decode(), object_pairs_hook=_refuse_twins, parse_constant=_refuse_constant
+        )
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise ArtifactError(f"{path}: want format {FORMAT!r}; this is no model of ours")
+    if record.get("version") != VERSION:
+        raise ArtifactError(f"{path}: want version {VERSION}, got {record.get('version')!r}")
+    claimed = record.pop("record_sha256", None)
+    if claimed != hash_json(record):
+        raise ArtifactError(f"{path}: damaged, its content does not match its hash")
+    return record
+
+
+def _read_weights(path: Path, record: Mapping[str, Any]) -> dict[str, Tensor]:
+    data = _read_file(path)
+    if hashlib.sha256(data).hexdigest() != record.get("weights_sha256"):
+        raise ArtifactError(f"{path}: damaged, its content does not match {STRUCTURE_FILE}")
+    try:
+        return dict(read_tensors(data))
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise ArtifactError(f"{path}: {error}") from error
+
+
+def _read_file(path: Path, most: int | None = None) -> bytes:
+    try:
+        size = path.stat().st_size
+        if most is not None and size > most:
+            raise ArtifactError(f"{path}: want at most {most:,} bytes, got {size:,}")
+        return path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) != len(pairs):
+        raise ValueError("a key appears twice")
+    return record
+
+
+def _refuse_constant(text: str) -> Any:
+    raise ValueError(f"want finite numbers, got {text}")
+
+
+def _to_tuples(record: Any) -> Any:
+    if not isinstance(record, dict):
+        return record
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in record.items()}
+
+
+def _to_json(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record, indent=1, sort_keys=True, allow_nan=False).encode()
+
+
+def _replace_file(path: Path, data: bytes) -> None:
+    draft = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
