@@ -1,0 +1,56 @@
+"""From a trained CNN to a smaller, ordinary PyTorch model, by one command.
+
+The names of ``__all__`` are imported when they are first used, so that ``import autocompress``
+loads neither torch nor Ray, Optuna or pandas.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AutoCompressError": "autocompress.errors",
+    "Candidate": "autocompress.jobs",
+    "ModelSettings": "autocompress.zoo.make",
+    "Settings": "autocompress.search.spec",
+    "TaskSettings": "autocompress.evaluate.task",
+    "find_front": "autocompress.pareto",
+    "load": "autocompress.store.artifacts",
+    "open_study": "autocompress.search.study",
+    "open_task": "autocompress.evaluate.task",
+    "pareto_frame": "autocompress.report.frames",
+    "read_settings": "autocompress.settings",
+    "run_search": "autocompress.search.controller",
+    "trace_graph": "autocompress.graph.trace",
+    "trials_frame": "autocompress.report.frames",
+}
+
+__all__ = [  # noqa: PLE0604, F822 - each name is found by __getattr__
+    "AutoCompressError",
+    "Candidate",
+    "ModelSettings",
+    "Settings",
+    "TaskSettings",
+    "__version__",
+    "find_front",
+    "load",
+    "open_study",
+    "open_task",
+    "pareto_frame",
+    "read_settings",
+    "run_search",
+    "trace_graph",
+    "trials_frame",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Return a public object, importing its module now."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'autocompress' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return sorted(__all__)

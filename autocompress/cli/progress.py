@@ -1,0 +1,99 @@
+"""How far a search is: a live bar on a terminal, a plain line every ten seconds elsewhere."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from autocompress.cli.screen import open_console
+from autocompress.search.progress import SearchProgress, Watch
+
+LINE_EVERY_S = 10.0
+PHASES = {
+    "dense": "training the dense model",
+    "search": "scoring candidates",
+    "round": "pruning to the best candidate",
+    "full": "finishing the best candidate",
+    "done": "done",
+    "stopped": "stopped",
+}
+
+
+@contextmanager
+def show_progress() -> Iterator[Watch]:
+    """Give a function that shows how far a search is, on standard error."""
+    console = open_console(stderr=True)
+    show = _show_bar if console.is_terminal else _show_lines
+    with show() as update:
+        yield update
+
+
+def describe_progress(now: SearchProgress) -> str:
+    """Return one line: round, evaluations, best, accepted share, time left."""
+    if now.phase == "dense":
+        return PHASES["dense"]
+    parts = [
+        f"round {now.round + 1} of {now.rounds}",
+        PHASES[now.phase],
+        f"{now.done} of {now.total} evaluations",
+    ]
+    if now.best is not None:
+        parts.append(f"best energy {now.best:.4g}")
+    if now.accepted_share is not None:
+        parts.append(f"accepted {now.accepted_share:.0%}")
+    if now.left_s is not None and now.phase not in ("done", "stopped"):
+        parts.append(f"about {describe_time(now.left_s)} left")
+    return ", ".join(parts)
+
+
+def describe_time(seconds: float) -> str:
+    """Return a duration as seconds, minutes or hours."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+@contextmanager
+def _show_bar() -> Iterator[Watch]:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=open_console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def update(now: SearchProgress) -> None:
+            bar.update(
+                task, description=describe_progress(now), completed=now.done, total=now.total or None
+            )
+
+        yield update
+
+
+@contextmanager
+def _show_lines() -> Iterator[Watch]:
+    """Print the latest state every ten seconds, also while one evaluation takes minutes."""
+    console = open_console(stderr=True)
+    latest: list[SearchProgress] = []
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.wait(LINE_EVERY_S):
+            if latest:
+                console.print(describe_progress(latest[-1]), markup=False)
+
+    def update(now: SearchProgress) -> None:
+        latest[:] = [now]
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield update
+    finally:
+        ended.set()
+        thread.join()
+        if latest:
+            console.print(describe_progress(latest[-1]), markup=False)

@@ -1,0 +1,78 @@
+"""What a search left behind: its report, its finished models, its front; loads torch."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from autocompress.cli.check import list_weights
+from autocompress.cli.find import Found
+from autocompress.cli.screen import open_console, print_pairs
+from autocompress.cli.tables import find_front_rows, print_trials
+from autocompress.errors import AutoCompressError
+from autocompress.evaluate.task import TaskSettings, key_dense
+from autocompress.graph.trace import measure_macs
+from autocompress.report.frames import find_finished, read_direction, trials_frame
+from autocompress.report.page import Content, write_page
+from autocompress.store.artifacts import load, read_metrics
+from autocompress.store.run_folder import RunFolder
+from autocompress.zoo.make import make_model
+
+REPORT_FILE = "report.html"
+
+
+def write_report(found: Found, output: Path | None = None) -> Path:
+    """Write the HTML report of a study and return its path."""
+    frame, direction = trials_frame(found.study), read_direction(found.study)
+    path = found.folder.root / REPORT_FILE if output is None else output
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = Content(
+        name=found.settings.name,
+        frame=frame,
+        direction=direction,
+        metric=found.settings.task.metric,
+        dense=measure_dense(found.settings.task, found.folder),
+        folders=list_models(found),
+    )
+    write_page(path, content)
+    return path
+
+
+def list_models(found: Found) -> dict[int, str]:
+    """Return the folders of the finished models by trial number, the best first."""
+    rows = find_finished(trials_frame(found.study), read_direction(found.study))
+    keys = zip(rows["number"], rows["artifact"], strict=True)
+    return {
+        int(number): str(found.folder.path(key)) for number, key in keys if found.folder.has(key)
+    }
+
+
+def measure_dense(task: TaskSettings, folder: RunFolder) -> Mapping[str, float]:
+    """Return the figures of the dense model by column name; none when it is not there."""
+    try:
+        path = folder.path(key_dense(task))
+        metrics = read_metrics(path)
+        model = load(path, factory=partial(make_model, task.model))
+    except AutoCompressError:
+        return {}
+    shape = model.input_spec.shape
+    tensors = [*model.parameters(), *model.buffers()]
+    return {
+        **metrics,
+        "weights": float(sum(weight.numel() for weight in list_weights(model))),
+        "macs": float(measure_macs(model, torch.zeros(1, *shape))),
+        "bytes": float(sum(t.numel() * t.element_size() for t in tensors if t.ndim)),
+    }
+
+
+def print_results(found: Found) -> None:
+    """Print the front, and where the report and the finished models lie."""
+    path = write_report(found)
+    _, rows, _ = find_front_rows(found.study)
+    print_trials(f"Pareto front of {found.settings.name}: val_metric and weights", rows)
+    models = list_models(found)
+    pairs = {"report": str(path)}
+    pairs |= {f"model of trial {number}": folder for number, folder in models.items()}
+    open_console().print()
+    print_pairs(pairs)

@@ -1,0 +1,101 @@
+"""Commands that read a study."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autocompress.cli.screen import open_console, print_pairs
+from autocompress.errors import SettingError
+
+Study = Annotated[str, typer.Argument(help="Name of a study, or the settings file it began with.")]
+Storage = Annotated[
+    str, typer.Option("--storage", help="URL of the study, such as sqlite:///runs/NAME/study.db.")
+]
+Stage = Annotated[
+    str, typer.Option("--stage", help="Only these trials: fast, round or full; empty for all.")
+]
+STAGES = ("fast", "round", "full")
+
+
+def status(study: Study, storage: Storage = "") -> None:
+    """Say how far a search is."""
+    from autocompress.cli.find import find_study
+    from autocompress.cli.tables import list_status
+
+    print_pairs(list_status(find_study(study, storage).study))
+
+
+def pareto(
+    study: Study,
+    storage: Storage = "",
+    objectives: Annotated[
+        str, typer.Option(help="Columns to trade against each other, with commas between.")
+    ] = "val_metric,weights",
+    stage: Stage = "",
+    csv: Annotated[Path | None, typer.Option(help="Write the rows as CSV.")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Write the rows as Parquet.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the rows as JSON.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Draw all trials and the front.")] = None,
+) -> None:
+    """Show the trials on the Pareto front, or write them to files."""
+    from autocompress.cli.find import find_study
+    from autocompress.cli.tables import find_front_rows, print_trials, write_plot, write_rows
+
+    names = [name.strip() for name in objectives.split(",") if name.strip()]
+    found = find_study(study, storage)
+    frame, rows, direction = find_front_rows(found.study, names, check_stage(stage))
+    print_trials(f"Pareto front of {study}: {' and '.join(names)}", rows)
+    for path, kind in ((csv, "csv"), (parquet, "parquet"), (json, "json")):
+        if path is not None:
+            write_rows(rows, path, kind)
+    if png is not None:
+        write_plot(png, frame, names, direction)
+
+
+def select(
+    study: Study,
+    storage: Storage = "",
+    max_macs: Annotated[float | None, typer.Option(help="Most MACs per sample.")] = None,
+    max_weights: Annotated[float | None, typer.Option(help="Most weights.")] = None,
+    max_params: Annotated[float | None, typer.Option(help="Most parameters.")] = None,
+    max_bytes: Annotated[float | None, typer.Option(help="Most bytes.")] = None,
+    min_accuracy: Annotated[
+        float | None, typer.Option(help="Worst validation accuracy, 0 to 1.")
+    ] = None,
+    stage: Stage = "",
+) -> None:
+    """Show the best trial within limits: a finished model if there is one."""
+    from autocompress.cli.find import find_study
+    from autocompress.cli.tables import print_selected
+
+    wanted = {"macs": max_macs, "weights": max_weights, "params": max_params, "bytes": max_bytes}
+    limits = {name: limit for name, limit in wanted.items() if limit is not None}
+    found = find_study(study, storage)
+    print_selected(found, limits=limits, worst_metric=min_accuracy, stage=check_stage(stage))
+
+
+def report(
+    study: Study,
+    storage: Storage = "",
+    output: Annotated[
+        Path | None, typer.Option(help="File to write; report.html in the run folder if empty.")
+    ] = None,
+) -> None:
+    """Write one HTML page: front, annealing trace, layers, finished models."""
+    from autocompress.cli.find import find_study
+    from autocompress.cli.results import write_report
+
+    path = write_report(find_study(study, storage), output)
+    open_console().print(str(path), markup=False)
+
+
+def check_stage(text: str) -> str | None:
+    """Return the stage called ``text``, None when it is empty.
+
+    Raises:
+        SettingError: There is no such stage.
+    """
+    if text and text not in STAGES:
+        raise SettingError(f"--stage: want one of {', '.join(STAGES)}, got {text!r}")
+    return text or None
