@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from autocompress.graph.layers import OUTSIDE, Group, Layer, LayerGraph
 from autocompress.jobs import Candidate, Job, Outcome
 
-Spec = tuple[str, str, str, int, int]  # layer, group read ("" = image), group made, area, positions
+Spec = tuple[
+    str, str, str, int, int
+]  # layer, group read ("" = image), group made, area, positions
 
 
 def make_graph(specs: Sequence[Spec], sizes: dict[str, int], fixed: Sequence[str]) -> LayerGraph:
@@ -19,7 +21,7 @@ def make_graph(specs: Sequence[Spec], sizes: dict[str, int], fixed: Sequence[str
         assert size > 0
     layers = []
     for name, source, target, area, positions in specs:
-        inputs = (OUTSIDE,) * 3
+        inputs: tuple[int, ...] = (OUTSIDE,) * 3
         if source:
             inputs = tuple(range(starts[source], starts[source] + sizes[source]))
         layers.append(

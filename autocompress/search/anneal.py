@@ -1,0 +1,203 @@
+"""Simulated annealing as pure functions of what was decided before.
+
+A chain first scores a few starting points, then moves greedily while it learns how much worse a
+bad move typically is, then anneals. Only differences of energies over that typical loss count,
+so a metric in percent and as a fraction give the same walk.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import Enum
+from statistics import median
+
+import numpy as np
+
+from autocompress.errors import SettingError
+from autocompress.search.records import Record
+
+MOST_PROBES = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnealSettings:
+    """How candidates are searched in each round.
+
+    Attributes:
+        evaluations: Fast evaluations per round, starting points and probes included.
+        step: Standard deviation of the first moves, in logits of densities.
+        last_step: The same at the end of a round.
+        prior: How much larger layers are expected to stand lower densities: the logit falls by
+            this per e-fold of a layer's cost. 0 switches the prior off.
+        accept_first: Chance that a typical bad move is accepted when annealing begins.
+        accept_last: The same at the end of a round.
+        attempts: Attempts at an evaluation that fails, before it is given up.
+        finalize_top: Best candidates of the last round that become finished models.
+    """
+
+    evaluations: int = 40
+    step: float = 1.0
+    last_step: float = 0.2
+    prior: float = 0.3
+    accept_first: float = 0.8
+    accept_last: float = 0.01
+    attempts: int = 3
+    finalize_top: int = 1
+
+    def __post_init__(self) -> None:
+        for key in ("evaluations", "attempts", "finalize_top"):
+            if getattr(self, key) < 1:
+                raise SettingError(f"search.{key}: want 1 or more, got {getattr(self, key)}")
+        if not 0 < self.last_step <= self.step:
+            raise SettingError(
+                f"search.last_step: want above 0 and at most step {self.step}, "
+                f"got {self.last_step}"
+            )
+        if not self.prior >= 0:
+            raise SettingError(f"search.prior: want 0 or more, got {self.prior}")
+        if not 0 < self.accept_last <= self.accept_first < 1:
+            raise SettingError(
+                "search.accept_first: want 0 < accept_last <= accept_first < 1, got "
+                f"{self.accept_first} and accept_last {self.accept_last}"
+            )
+
+    @property
+    def probes(self) -> int:
+        """Return the number of moves that calibrate the temperature."""
+        return max(1, min(MOST_PROBES, self.evaluations // 10))
+
+
+class Purpose(Enum):
+    """What a random stream is for."""
+
+    MOVE = 0
+    ACCEPT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """One chain in one round.
+
+    Attributes:
+        settings: The search settings.
+        seed: Seed of the study.
+        round: Progressive round, from 0.
+        starts: Starting points before the probes.
+        chain: The chain, from 0.
+    """
+
+    settings: AnnealSettings
+    seed: int
+    round: int
+    starts: int
+    chain: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Walk:
+    """Where a chain stands.
+
+    Attributes:
+        decided: Evaluations decided, given-up ones included.
+        current: Where the next move starts; None before the first success.
+        best: The lowest energy so far.
+        changes: Energy changes of the probes.
+        moves: Annealing moves decided.
+        accepted: Annealing moves accepted.
+        moved: Whether the last decision moved the chain.
+    """
+
+    decided: int = 0
+    current: Record | None = None
+    best: Record | None = None
+    changes: tuple[float, ...] = ()
+    moves: int = 0
+    accepted: int = 0
+    moved: bool = False
+
+
+def decide(schedule: Schedule, walk: Walk, record: Record) -> Walk:
+    """Return where the chain stands after ``record``."""
+    annealing = walk.decided >= schedule.starts + schedule.settings.probes
+    probing = not annealing and walk.decided >= schedule.starts
+    moved, changes = False, walk.changes
+    if math.isfinite(record.energy):
+        if walk.current is None:
+            moved = True
+        else:
+            change = record.energy - walk.current.energy
+            moved = change < 0 or (annealing and _accepts(schedule, walk, change))
+            changes = (*changes, change) if probing else changes
+    best = walk.best
+    if moved and (best is None or record.energy < best.energy):
+        best = record
+    return replace(
+        walk,
+        decided=walk.decided + 1,
+        current=record if moved else walk.current,
+        best=best,
+        changes=changes,
+        moves=walk.moves + annealing,
+        accepted=walk.accepted + (annealing and moved),
+        moved=moved,
+    )
+
+
+def fold(schedule: Schedule, records: Iterable[Record]) -> Walk:
+    """Return where the chain stands after ``records``, in the order of their decisions.
+
+    The walk is stored nowhere else: a controller that was killed folds the study again and
+    goes on from the same place.
+    """
+    walk = Walk()
+    for record in records:
+        walk = decide(schedule, walk, record)
+    return walk
+
+
+def measure_temperature(schedule: Schedule, walk: Walk) -> float | None:
+    """Return the temperature of the next decision, in units of energy; None before annealing."""
+    settings = schedule.settings
+    before = schedule.starts + settings.probes
+    if walk.decided < before:
+        return None
+    acceptance = _interpolate(
+        schedule, walk, -math.log(settings.accept_first), -math.log(settings.accept_last)
+    )
+    return _typical_loss(walk) / acceptance
+
+
+def measure_step(schedule: Schedule, walk: Walk) -> float:
+    """Return the standard deviation of the next move, in logits."""
+    return _interpolate(schedule, walk, schedule.settings.step, schedule.settings.last_step)
+
+
+def draw(schedule: Schedule, index: int, purpose: Purpose) -> np.random.Generator:
+    """Return the random stream of one draw; the same arguments give the same stream."""
+    key = (schedule.round, schedule.chain, index, purpose.value)
+    return np.random.default_rng(np.random.SeedSequence(schedule.seed, spawn_key=key))
+
+
+def _accepts(schedule: Schedule, walk: Walk, change: float) -> bool:
+    temperature = measure_temperature(schedule, walk)
+    assert temperature is not None
+    chance = math.exp(-change / temperature)
+    return bool(draw(schedule, walk.decided, Purpose.ACCEPT).random() < chance)
+
+
+def _interpolate(schedule: Schedule, walk: Walk, first: float, last: float) -> float:
+    """Return a value on the way from ``first`` to ``last``, geometric over the annealing."""
+    before = schedule.starts + schedule.settings.probes
+    steps = max(1, schedule.settings.evaluations - before - 1)
+    done = min(1.0, max(0, walk.decided - before) / steps)
+    return float(first * (last / first) ** done)
+
+
+def _typical_loss(walk: Walk) -> float:
+    """Return how much worse a typical bad move is; above 0, in proportion to the energies."""
+    losses = [change for change in walk.changes if change > 0]
+    sizes = losses or [abs(change) for change in walk.changes if change != 0]
+    if sizes:
+        return median(sizes)
+    floor = abs(walk.current.energy) * 1e-9 if walk.current else 0.0
+    return floor or 1e-300

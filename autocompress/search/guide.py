@@ -1,0 +1,174 @@
+"""Where a search starts and which way it leans: experience as a prior, never as an order."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autocompress.graph.layers import Group
+from autocompress.jobs import Candidate
+from autocompress.search.anneal import Purpose, Schedule, Walk, draw, measure_step
+from autocompress.search.counts import (
+    FULL,
+    Bounds,
+    Counts,
+    Logits,
+    count_cost,
+    make_candidate,
+    read_counts,
+    read_logits,
+)
+
+Floats = NDArray[np.float64]
+
+REDRAWS = 30
+MOST_GROUPS = 3
+LEAN = 0.3  # Part of a step that the prior shifts a move of a layer e times the average cost.
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """Where one round searches.
+
+    Attributes:
+        bounds: What may be kept.
+        limits: Most units of each resource.
+        base: Counts of the model the round starts from.
+        prior: Strength of the experience prior.
+    """
+
+    bounds: Bounds
+    limits: Mapping[str, float]
+    base: Counts
+    prior: float
+
+
+def count_starts(ground: Ground, evaluations: int) -> int:
+    """Return the number of starting points of a round."""
+    is_full = bool((ground.base.keeps == ground.bounds.dense_sizes).all())
+    return min(evaluations, 3 if is_full else 4)
+
+
+def make_start(ground: Ground, index: int) -> Candidate:
+    """Return starting point ``index`` of a round, 0..3.
+
+    In this order: all densities alike; larger layers lower; filters only; and the densities
+    of the base, all lowered alike.
+    """
+    bounds = ground.bounds
+    flat = Logits(np.zeros(len(bounds.graph.groups)), np.zeros(len(bounds.graph.layers)))
+    groups, layers = measure_weight(ground, ground.base)
+    points = [
+        flat,
+        Logits(-ground.prior * groups, -ground.prior * layers),
+        Logits(flat.filters, np.full_like(flat.columns, FULL)),
+        read_logits(bounds, ground.base),
+    ]
+    return make_candidate(bounds, points[index], ground.limits)
+
+
+def propose(
+    schedule: Schedule, walk: Walk, ground: Ground, index: int, known: Collection[str]
+) -> Candidate:
+    """Return the candidate that chain evaluation ``index`` scores.
+
+    Args:
+        schedule: The chain.
+        walk: Where it stands.
+        ground: Where it may go.
+        index: Place in the order of the chain's proposals, from 0.
+        known: Keys of candidates to avoid; one is given only when ``REDRAWS`` draws found no
+            other.
+    """
+    if index < schedule.starts:
+        start = make_start(ground, index)
+        if start.key() not in known:
+            return start
+    rng = draw(schedule, index, Purpose.MOVE)
+    origin = walk.current.candidate if walk.current else make_start(ground, 0)
+    counts = read_counts(ground.bounds, origin)
+    step = measure_step(schedule, walk)
+    candidate = origin
+    for _ in range(REDRAWS):
+        moved = move_logits(ground, counts, step, rng)
+        candidate = make_candidate(ground.bounds, moved, ground.limits)
+        if candidate.key() not in known:
+            break
+    return candidate
+
+
+def move_logits(ground: Ground, counts: Counts, step: float, rng: np.random.Generator) -> Logits:
+    """Return the point of ``counts`` with one to three groups moved."""
+    bounds = ground.bounds
+    logits = read_logits(bounds, counts)
+    groups, layers = measure_weight(ground, counts)
+    places = {layer.name: place for place, layer in enumerate(bounds.graph.layers)}
+    blocks = [
+        (place, _movable_columns(bounds, group, places), _is_movable(bounds, place))
+        for place, group in enumerate(bounds.graph.groups)
+    ]
+    blocks = [block for block in blocks if block[1] or block[2]]
+    if not blocks:
+        return logits
+    filters, columns = logits.filters.copy(), logits.columns.copy()
+    lean = LEAN if ground.prior > 0 else 0.0
+    picked = min(int(rng.integers(1, MOST_GROUPS + 1)), len(blocks))
+    for number in rng.choice(len(blocks), size=picked, replace=False).tolist():
+        place, movable, has_filters = blocks[number]
+        use_filters, use_columns = _choose_kinds(
+            rng, has_filters=has_filters, has_columns=bool(movable)
+        )
+        if use_filters:
+            filters[place] += step * (rng.normal() - lean * np.clip(groups[place], -2, 2))
+        if use_columns:
+            for layer in _choose_layers(movable, rng):
+                columns[layer] += step * (rng.normal() - lean * np.clip(layers[layer], -2, 2))
+    return Logits(filters, columns)
+
+
+def measure_weight(ground: Ground, counts: Counts) -> tuple[Floats, Floats]:
+    """Return by how many e-folds each group and each layer costs more than the average one.
+
+    The resource is the one whose limit demands most.
+    """
+    bounds = ground.bounds
+    cost = asdict(count_cost(bounds, counts))
+    resource = max(ground.limits, key=lambda name: cost[name] / ground.limits[name])
+    rows = bounds.model.rows @ np.append(counts.keeps, 1)
+    layers = np.maximum(rows * counts.columns, 1.0)
+    if resource == "macs":
+        layers = layers * bounds.model.positions
+    groups = np.maximum((bounds.model.rows > 0).T[:-1] @ layers, 1.0)
+    return _centre(groups), _centre(layers)
+
+
+def _centre(costs: Floats) -> Floats:
+    logs: Floats = np.log(costs)
+    return logs - logs.mean() if len(logs) else logs
+
+
+def _movable_columns(bounds: Bounds, group: Group, places: Mapping[str, int]) -> list[int]:
+    """Return the places of the layers making ``group`` whose columns can be chosen."""
+    found = [places[name] for name in group.producers if name in places]
+    return [place for place in found if bounds.share_low[place] < bounds.share_high[place]]
+
+
+def _is_movable(bounds: Bounds, place: int) -> bool:
+    return bool(bounds.keeps_low[place] < bounds.keeps_high[place])
+
+
+def _choose_kinds(
+    rng: np.random.Generator, *, has_filters: bool, has_columns: bool
+) -> tuple[bool, bool]:
+    """Return whether to move the filters and whether to move columns; at least one."""
+    kind = int(rng.integers(3))
+    use_filters = has_filters and (kind != 1 or not has_columns)
+    use_columns = has_columns and (kind != 0 or not has_filters)
+    return use_filters, use_columns
+
+
+def _choose_layers(movable: Sequence[int], rng: np.random.Generator) -> list[int]:
+    """Return one to three of the layers."""
+    size = min(int(rng.integers(1, MOST_GROUPS + 1)), len(movable))
+    return [int(place) for place in rng.choice(movable, size=size, replace=False)]

@@ -1,0 +1,211 @@
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from autocompress.errors import SettingError, StudyError
+from autocompress.jobs import Candidate
+from autocompress.masks.cost import CostModel
+from autocompress.search.anneal import (
+    AnnealSettings,
+    Purpose,
+    Schedule,
+    Walk,
+    decide,
+    draw,
+    fold,
+    measure_step,
+    measure_temperature,
+)
+from autocompress.search.budget import Budget
+from autocompress.search.counts import make_bounds, read_counts
+from autocompress.search.guide import Ground, count_starts, make_start, measure_weight, propose
+from autocompress.search.records import Record, order_records
+from autocompress.search.space import SpaceSettings
+from tests.fakes import make_resnet_graph, make_small_graph
+
+FULL = Candidate(filters={}, columns={})
+
+
+def make_ground(*, prior: float = 0.3, share: float = 0.4, large: bool = False) -> Ground:
+    graph = make_resnet_graph(2) if large else make_small_graph()
+    bounds = make_bounds(SpaceSettings(), graph, graph, FULL)
+    limits = Budget(weights=share).limits(CostModel(graph).count_candidate(FULL))
+    return Ground(bounds, limits, read_counts(bounds, FULL), prior)
+
+
+def make_record(seq: int, candidate: Candidate, energy: float) -> Record:
+    return Record(
+        seq=seq, number=seq, stage="fast", round=0, index=seq, candidate=candidate, energy=energy
+    )
+
+
+def score(candidate: Candidate) -> float:
+    loss = abs(math.log(candidate.filters["a"] / 7)) + abs(math.log(candidate.filters["b"] / 8))
+    return loss + sum(0.1 * (1 - count / 108) ** 2 for count in candidate.columns.values())
+
+
+def run_walk(
+    schedule: Schedule, ground: Ground, energy: Callable[[Candidate], float]
+) -> tuple[list[Record], Walk]:
+    records: list[Record] = []
+    walk, known = Walk(), set[str]()
+    for index in range(schedule.settings.evaluations):
+        candidate = propose(schedule, walk, ground, index, known)
+        record = make_record(index, candidate, energy(candidate))
+        known.add(candidate.key())
+        walk = decide(schedule, walk, record)
+        records.append(record)
+    return records, walk
+
+
+def make_schedule(evaluations: int = 60, seed: int = 0) -> Schedule:
+    settings = AnnealSettings(evaluations=evaluations)
+    return Schedule(settings=settings, seed=seed, round=0, starts=3)
+
+
+@pytest.mark.parametrize("factor", [100.0, 0.01])
+def test_the_walk_does_not_depend_on_the_scale_of_the_energy(factor: float) -> None:
+    schedule, ground = make_schedule(), make_ground()
+
+    records, walk = run_walk(schedule, ground, score)
+    scaled, scaled_walk = run_walk(schedule, ground, lambda one: factor * score(one))
+
+    assert [one.candidate for one in records] == [one.candidate for one in scaled]
+    assert (walk.accepted, walk.moves) == (scaled_walk.accepted, scaled_walk.moves)
+
+
+def test_folding_the_records_gives_the_walk() -> None:
+    schedule = make_schedule()
+    records, walk = run_walk(schedule, make_ground(), score)
+
+    assert fold(schedule, records) == walk
+
+
+def test_the_same_seed_gives_the_same_walk_and_another_one_another() -> None:
+    ground = make_ground()
+
+    first, _ = run_walk(make_schedule(30), ground, score)
+    again, _ = run_walk(make_schedule(30), ground, score)
+    other, _ = run_walk(make_schedule(30, seed=1), ground, score)
+
+    assert [one.candidate for one in first] == [one.candidate for one in again]
+    assert [one.candidate for one in first] != [one.candidate for one in other]
+
+
+def test_a_typical_bad_move_is_accepted_as_the_settings_say() -> None:
+    schedule = make_schedule(60)
+    candidate = make_start(make_ground(), 0)
+    records = [make_record(0, candidate, 1.0)]
+    records += [make_record(seq, candidate, 1.5) for seq in range(1, 9)]
+    walk = fold(schedule, records)
+
+    first = measure_temperature(schedule, walk)
+    for seq in range(9, 59):
+        walk = decide(schedule, walk, make_record(seq, candidate, math.nan))
+    last = measure_temperature(schedule, walk)
+
+    assert first is not None
+    assert last is not None
+    assert math.exp(-0.5 / first) == pytest.approx(0.8)
+    assert math.exp(-0.5 / last) == pytest.approx(0.01)
+    assert measure_step(schedule, walk) == pytest.approx(schedule.settings.last_step)
+
+
+def test_equal_energies_and_failures_do_not_stop_the_walk() -> None:
+    schedule = make_schedule(40)
+
+    _, flat = run_walk(schedule, make_ground(), lambda one: 0.0)
+    _, failed = run_walk(schedule, make_ground(), lambda one: math.nan)
+
+    assert flat.decided == 40
+    assert flat.current is not None
+    assert failed.current is None
+
+
+def test_better_moves_are_accepted_and_the_best_is_remembered() -> None:
+    schedule = make_schedule()
+    records, walk = run_walk(schedule, make_ground(), score)
+
+    assert walk.best is not None
+    assert walk.best.energy == min(record.energy for record in records)
+    assert 0 < walk.accepted < walk.moves
+
+
+def test_annealing_beats_the_starting_points() -> None:
+    gains = []
+    for seed in range(5):
+        records, walk = run_walk(make_schedule(60, seed), make_ground(), score)
+        assert walk.best is not None
+        gains.append(min(record.energy for record in records[:3]) - walk.best.energy)
+
+    assert np.mean(gains) > 0.05
+
+
+def test_candidates_are_not_repeated_while_others_are_found() -> None:
+    records, _ = run_walk(
+        make_schedule(60), make_ground(large=True), lambda one: one.key()[0] < "8"
+    )
+
+    assert len({record.candidate.key() for record in records}) == 60
+
+
+def test_the_prior_starts_larger_layers_lower_but_is_no_order() -> None:
+    ground = make_ground(large=True)
+    sizes, _ = measure_weight(ground, ground.base)
+    densities = {}
+    for name, index in (("flat", 0), ("prior", 1)):
+        counts = read_counts(ground.bounds, make_start(ground, index))
+        densities[name] = counts.keeps / ground.bounds.dense_sizes
+    movable = ground.bounds.keeps_low < ground.bounds.keeps_high
+
+    assert np.corrcoef(sizes[movable], densities["prior"][movable])[0, 1] < -0.8
+    assert np.ptp(densities["flat"][movable]) < 0.1
+    records, _ = run_walk(
+        make_schedule(60), ground, lambda one: -one.filters["s2.0.a"] / one.filters["s0.0.a"]
+    )
+    best = min(records, key=lambda record: record.energy).candidate
+    assert best.filters["s2.0.a"] / 64 > best.filters["s0.0.a"] / 16
+
+
+def test_a_later_round_also_starts_from_what_its_base_keeps() -> None:
+    dense, base = make_small_graph(), make_small_graph((11, 5))
+    kept = Candidate(filters={"a": 11, "b": 5}, columns={"a": 27, "b": 99, "fc": 5})
+    bounds = make_bounds(SpaceSettings(), dense, base, kept)
+    ground = Ground(bounds, {"weights": 300.0}, read_counts(bounds, kept), 0.3)
+
+    assert count_starts(ground, 40) == 4
+    assert count_starts(ground, 2) == 2
+    assert count_starts(make_ground(), 40) == 3
+    assert make_start(ground, 3).filters["a"] > make_start(ground, 3).filters["b"]
+
+
+def test_streams_differ_by_purpose_round_chain_and_index() -> None:
+    schedule = make_schedule()
+    other = Schedule(settings=schedule.settings, seed=0, round=1, starts=3)
+    chain = Schedule(settings=schedule.settings, seed=0, round=0, starts=3, chain=1)
+    streams = [
+        draw(schedule, 0, Purpose.MOVE),
+        draw(schedule, 0, Purpose.ACCEPT),
+        draw(schedule, 1, Purpose.MOVE),
+        draw(other, 0, Purpose.MOVE),
+        draw(chain, 0, Purpose.MOVE),
+    ]
+
+    assert len({stream.random() for stream in streams}) == 5
+
+
+def test_a_missing_decision_is_an_error() -> None:
+    candidate = make_start(make_ground(), 0)
+
+    with pytest.raises(StudyError, match="decision 1 is missing, found 2"):
+        order_records([make_record(2, candidate, 1.0), make_record(0, candidate, 1.0)])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"evaluations": 0}, {"prior": -1.0}, {"accept_last": 0.9}, {"last_step": 2.0}]
+)
+def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(SettingError, match=r"search\."):
+        AnnealSettings(**wrong)  # type: ignore[arg-type]
