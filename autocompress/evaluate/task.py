@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,7 @@ from autocompress.train.objective import (
     resolve_loss,
     resolve_metric,
 )
-from autocompress.zoo.make import ModelSettings, import_callable, make_model
+from autocompress.zoo.make import ModelSettings, import_callable, is_known, make_model
 
 DENSE_VERSION = 1
 DENSE_FILE = "dense.json"
@@ -106,6 +107,11 @@ class Task:
             model = make_model(self.settings.model, self.data.input_spec.shape, self.data.classes)
         return model.to(self.device)
 
+    def find_factory(self) -> Callable[..., nn.Module] | None:
+        """Return what makes the model from a stored artifact; None where none is needed."""
+        name = self.settings.model.name
+        return None if is_known(name) else import_callable(name, "model.name")
+
 
 def open_task(settings: TaskSettings) -> Task:
     """Return the task, its training and validation data read.
@@ -178,7 +184,7 @@ def train_dense(task: Task, folder: RunFolder) -> tuple[nn.Module, str, dict[str
         folder.write(key, partial(_save_dense, model=model, task=task, metrics=metrics))
     # Also after training: a first and a second run go on from the same bits.
     path = folder.path(key)
-    stored = load(path, factory=task.make_model).to(task.device)
+    stored = load(path, factory=task.find_factory()).to(task.device)
     return stored.eval(), key, _read_metrics(path)
 
 

@@ -105,7 +105,9 @@ def load(folder: str | Path, *, factory: Factory | None = None) -> nn.Module:
     record = _read_record(folder / STRUCTURE_FILE)
     tensors = _read_weights(folder / WEIGHTS_FILE, record)
     try:
-        settings = TypeAdapter(ModelSettings).validate_python(record["model"], strict=True)
+        # Only JSON mode is strict and still reads a table as a dataclass.
+        model_text = json.dumps(record["model"])
+        settings = TypeAdapter(ModelSettings).validate_json(model_text, strict=True)
         spec = TypeAdapter(InputSpec).validate_python(_to_tuples(record["input_spec"]))
         shape = TypeAdapter(tuple[int, ...]).validate_python(record["input_shape"])
         classes = TypeAdapter(int).validate_python(record["classes"], strict=True)

@@ -177,6 +177,26 @@ def test_a_trainer_of_the_user_trains_the_model(
     assert model.get_parameter("fc.bias").eq(5).all()
 
 
+def test_a_model_of_the_user_is_trained_and_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_own_models.py").write_text(
+        "from torch import nn\n"
+        "def make(input_shape, classes, filters):\n"
+        "    return nn.Sequential(\n"
+        "        nn.Conv2d(input_shape[0], filters, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1),\n"
+        "        nn.Flatten(), nn.Linear(filters, classes))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = ModelSettings(name="my_own_models:make", options={"filters": 3})
+    task = open_task(replace(SETTINGS, model=settings))
+
+    model, _, metrics = train_dense(task, RunFolder(tmp_path / "run"))
+
+    assert model(task.example()).shape == (1, 10)
+    assert metrics["params"] == 3 * 9 + 3 + 3 * 10 + 10
+
+
 def test_a_trainer_beside_a_checkpoint_is_refused() -> None:
     with pytest.raises(SettingError, match="want no trainer beside a checkpoint"):
         replace(SETTINGS, trainer="my_training:train", checkpoint="state.pt")
