@@ -72,8 +72,8 @@ def make_full(rank: int, seq: int, layers: int) -> FrozenTrial:
         "artifact": f"{rank:02d}" + "ab" * 31,
     }
     attrs |= make_costs(density)
-    attrs["masked_weights"] = attrs["weights"] * 1.1
-    attrs["masked_macs"] = attrs["macs"] * 1.1
+    attrs["masked_weights"] = attrs["weights"] * 0.9
+    attrs["masked_macs"] = attrs["macs"] * 0.9
     return make_trial(-metric, attrs, make_densities(layers, np.random.default_rng(rank)))
 
 

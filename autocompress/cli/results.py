@@ -5,11 +5,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from autocompress.cli.check import list_weights
 from autocompress.cli.find import Found
 from autocompress.cli.screen import open_console, print_pairs
 from autocompress.cli.tables import find_front_rows, print_trials
+from autocompress.data.source import InputSpec
 from autocompress.errors import AutoCompressError
 from autocompress.evaluate.task import TaskSettings, key_dense
 from autocompress.graph.trace import measure_macs
@@ -53,17 +55,25 @@ def measure_dense(task: TaskSettings, folder: RunFolder) -> Mapping[str, float]:
     try:
         path = folder.path(key_dense(task))
         metrics = read_metrics(path)
-        model = load(path, factory=partial(make_model, task.model))
+        model = load(path, factory=partial(_make_dense, task))
     except AutoCompressError:
         return {}
-    shape = model.input_spec.shape
+    assert isinstance(model.input_spec, InputSpec)
+    example = torch.zeros(1, *model.input_spec.shape)
     tensors = [*model.parameters(), *model.buffers()]
     return {
         **metrics,
         "weights": float(sum(weight.numel() for weight in list_weights(model))),
-        "macs": float(measure_macs(model, torch.zeros(1, *shape))),
+        "macs": float(measure_macs(model, example)),
         "bytes": float(sum(t.numel() * t.element_size() for t in tensors if t.ndim)),
     }
+
+
+def _make_dense(
+    task: TaskSettings, shape: tuple[int, ...], classes: int, **_: object
+) -> nn.Module:
+    # The options in the file are those of the settings, or the key would be another one.
+    return make_model(task.model, shape, classes)
 
 
 def print_results(found: Found) -> None:

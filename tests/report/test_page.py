@@ -37,7 +37,7 @@ def test_a_report_shows_dense_and_finished_models_and_how_to_load_one() -> None:
 
     assert "<td>dense</td>" in page
     assert "<td>trial 30</td><td>0.9830 ± 0.0040</td>" in page
-    assert "<td>8,000</td><td>1/5</td><td>8,800</td>" in page
+    assert "<td>8,000</td><td>1/5</td><td>7,200</td>" in page
     assert "autocompress.load(" in page
     assert "evaluate runs/digits/objects/00/00ab --data ROOT" in page
 
