@@ -29,7 +29,7 @@ test: lint
 	$(BIN)/python -m pytest
 
 test-slow: $(DEV_STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n auto --timeout 600
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check
