@@ -32,12 +32,16 @@ class AdmmSettings:
         rho_last: Penalty factor after the last update, ``rho_first`` or more; it grows
             geometrically, so that the number of updates does not change where it ends.
         updates: Updates of Z and U over the whole training, 1 or more.
+        dual: Whether U accumulates; without it this is a quadratic penalty method. A dual that
+            grows faster than a short training can follow makes the kept filters swap: start
+            with a strong penalty (experiments/LOG.md).
     """
 
     form: Literal["proximal", "gradient"] = "proximal"
-    rho_first: float = 1.0
+    rho_first: float = 100.0
     rho_last: float = 100.0
     updates: int = 20
+    dual: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.rho_first <= self.rho_last:
@@ -98,8 +102,10 @@ def pull_(state: AdmmState, rate: float) -> None:
 
 
 @torch.no_grad()
-def update_dual_(state: AdmmState, project: Projection, growth: float) -> None:
-    """Set V = W + U, Z = projection(V), U = V - Z; then rho <- rho * growth."""
+def update_dual_(
+    state: AdmmState, project: Projection, growth: float, *, dual: bool = True
+) -> None:
+    """Set V = W + U, Z = projection(V), U = V - Z (0 without ``dual``); rho <- rho * growth."""
     V = {name: value.detach() + state.U[name] for name, value in state.W.items()}
     Z = project(V)
     changed = sum(int(((Z[name] != 0) != (state.Z[name] != 0)).sum()) for name in Z)
@@ -108,7 +114,8 @@ def update_dual_(state: AdmmState, project: Projection, growth: float) -> None:
     state.residuals.append(gap / max(norm, 1e-12))
     state.changes.append(changed / max(1, sum(value.numel() for value in Z.values())))
     state.Z = Z
-    state.U = {name: V[name] - Z[name] for name in V}
+    if dual:
+        state.U = {name: V[name] - Z[name] for name in V}
     state.rho *= growth
 
 
@@ -144,7 +151,7 @@ def make_hooks(
             rate = train.learning_rate * scale_rate(train.schedule, step, steps)
             pull_(state, rate)
         if step in due:
-            update_dual_(state, project, growth)
+            update_dual_(state, project, growth, dual=settings.dual)
 
     return Hooks(on_gradient=on_gradient, on_step=on_step)
 

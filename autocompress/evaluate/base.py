@@ -1,0 +1,95 @@
+"""The model that a round starts from: filters already removed, columns masked."""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from autocompress.errors import ArtifactError
+from autocompress.evaluate.task import Task
+from autocompress.graph.layers import LayerGraph
+from autocompress.graph.trace import trace_graph
+from autocompress.jobs import Candidate
+from autocompress.masks.mask import Masks, apply_masks_, count_kept, full_masks, parameter_masks
+from autocompress.shrink.filters import shrink_filters, slice_graph
+from autocompress.store.artifacts import load, save_artifact
+
+MASKS_FILE = "masks.safetensors"
+
+
+@dataclass(frozen=True)
+class Base:
+    """A model with its graph and what it keeps.
+
+    Attributes:
+        model: Weights outside ``masks`` are zero; in evaluation mode.
+        graph: Of ``model``.
+        masks: All units of ``graph`` are kept in a stored base; columns may be gone.
+    """
+
+    model: nn.Module
+    graph: LayerGraph
+    masks: Masks
+
+    def count(self) -> Candidate:
+        """Return the units and columns kept."""
+        return count_kept(self.graph, self.masks)
+
+    def copy(self) -> "Base":
+        """Return a base whose model can be trained without touching this one."""
+        return Base(copy.deepcopy(self.model), self.graph, self.masks)
+
+
+def make_base(model: nn.Module, task: Task) -> Base:
+    """Return ``model`` as the base of a first round."""
+    graph = trace_graph(model, task.example())
+    return Base(model, graph, full_masks(graph))
+
+
+def mask_base(base: Base, masks: Masks) -> Base:
+    """Return ``base`` with its model masked in place."""
+    apply_masks_(base.model, parameter_masks(base.graph, masks, base.model))
+    return Base(base.model, base.graph, masks)
+
+
+def shrink_base(base: Base) -> Base:
+    """Return a new base without the dead units of ``base``; outputs are equal."""
+    graph, masks = slice_graph(base.graph, base.masks)
+    return Base(shrink_filters(base.model, base.graph, base.masks), graph, masks)
+
+
+def save_base(folder: Path, base: Base, task: Task, metrics: dict[str, float]) -> None:
+    """Write ``base`` as an artifact with its column masks beside it."""
+    save_artifact(
+        folder,
+        base.model,
+        model_settings=task.settings.model,
+        input_shape=task.data.input_spec.shape,
+        classes=task.data.classes,
+        input_spec=task.data.input_spec,
+        metrics=metrics,
+    )
+    columns = {name: mask.to(torch.uint8) for name, mask in base.masks.columns.items()}
+    save_file(columns, folder / MASKS_FILE)
+
+
+def load_base(folder: Path, task: Task) -> Base:
+    """Return the base stored in ``folder``.
+
+    Raises:
+        ArtifactError: It is missing or damaged.
+    """
+    model = load(folder, factory=task.find_factory()).to(task.device)
+    try:
+        columns = load_file(folder / MASKS_FILE)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{folder}: cannot read {MASKS_FILE}: {error}") from error
+    graph = trace_graph(model, task.example())
+    masks = Masks(
+        torch.ones(graph.units, dtype=torch.bool),
+        {name: mask.bool() for name, mask in columns.items()},
+    )
+    return Base(model, graph, masks)

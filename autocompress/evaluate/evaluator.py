@@ -1,0 +1,107 @@
+"""Run jobs: open the base, evaluate, store what came out."""
+
+import time
+from functools import lru_cache
+from pathlib import Path
+
+from autocompress.errors import ArtifactError
+from autocompress.evaluate.base import Base, load_base, make_base, save_base
+from autocompress.evaluate.fast import evaluate_fast
+from autocompress.evaluate.full import Finished, evaluate_full, evaluate_round
+from autocompress.evaluate.settings import EvaluateSettings
+from autocompress.evaluate.task import Task, train_dense
+from autocompress.graph.layers import LayerGraph
+from autocompress.jobs import Candidate, Job, Outcome, hash_json
+from autocompress.settings import settings_to_json
+from autocompress.store.artifacts import save_artifact
+from autocompress.store.run_folder import RunFolder
+
+
+class Evaluator:
+    """Evaluates jobs of one task in this process; models are stored in a run folder.
+
+    Attributes:
+        task: Model, data, loss and metric.
+        settings: How to evaluate.
+        folder: Where models lie by key.
+    """
+
+    def __init__(self, task: Task, settings: EvaluateSettings, folder: RunFolder) -> None:
+        self.task = task
+        self.settings = settings
+        self.folder = folder
+        model, self.dense_key, self.dense_metrics = train_dense(task, folder)
+        self._dense = make_base(model, task)
+        self._open = lru_cache(maxsize=2)(self._load)
+
+    def open_base(self, key: str) -> Base:
+        """Return the stored base called ``key``; the dense model when it is empty.
+
+        Raises:
+            ArtifactError: It is not in the run folder.
+        """
+        return self._dense if not key else self._open(key)
+
+    def describe(self, key: str) -> tuple[LayerGraph, Candidate]:
+        """Return the graph of a base and what it keeps."""
+        base = self.open_base(key)
+        return base.graph, base.count()
+
+    def run(self, job: Job) -> Outcome:
+        """Return what came of ``job``; its stored model, if any, is complete on disk.
+
+        Raises:
+            EvaluationError: Training diverged.
+            ArtifactError: The base is missing or damaged.
+        """
+        start = time.monotonic()
+        base = self.open_base(job.base)
+        if job.stage == "fast":
+            metrics = evaluate_fast(base, job.candidate, self.task, self.settings, seed=job.seed)
+            artifact, energy = "", metrics["val_loss"]
+        else:
+            artifact = self._artifact_key(job)
+            metrics = self._run_stored(job, base, artifact)
+            energy = self._energy(metrics["val_metric"])
+        seconds = time.monotonic() - start
+        return Outcome(energy=energy, metrics={**metrics, "seconds": seconds}, artifact=artifact)
+
+    def _run_stored(self, job: Job, base: Base, key: str) -> dict[str, float]:
+        if job.stage == "round":
+            pruned, metrics = evaluate_round(
+                base, job.candidate, self.task, self.settings, teacher=self._dense, seed=job.seed
+            )
+            self.folder.write(key, lambda path: save_base(path, pruned, self.task, metrics))
+            return metrics
+        finished = evaluate_full(
+            base, job.candidate, self.task, self.settings, teacher=self._dense, seed=job.seed
+        )
+        self.folder.write(key, lambda path: save_finished(path, finished, self.task))
+        return finished.metrics
+
+    def _energy(self, metric: float) -> float:
+        return -metric if self.task.settings.metric_direction == "maximize" else metric
+
+    def _artifact_key(self, job: Job) -> str:
+        spec = {"dense": self.dense_key, "evaluate": settings_to_json(self.settings)}
+        return hash_json({"job": job.to_json(), **spec})
+
+    def _load(self, key: str) -> Base:
+        if not self.folder.has(key):
+            raise ArtifactError(
+                f"the model {key[:12]} is not in the run folder {self.folder.root}"
+            )
+        return load_base(self.folder.path(key), self.task)
+
+
+def save_finished(folder: Path, finished: Finished, task: Task) -> None:
+    """Write ``finished`` as an artifact that ``autocompress.load`` opens."""
+    save_artifact(
+        folder,
+        finished.model,
+        model_settings=task.settings.model,
+        input_shape=task.data.input_spec.shape,
+        classes=task.data.classes,
+        input_spec=task.data.input_spec,
+        metrics=finished.metrics,
+    )

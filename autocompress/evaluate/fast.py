@@ -1,0 +1,57 @@
+"""A cheap estimate of how good a candidate will be."""
+
+from autocompress.evaluate.base import Base, mask_base
+from autocompress.evaluate.prune import prune_base, retrain_base_, score_base
+from autocompress.evaluate.settings import EvaluateSettings
+from autocompress.evaluate.task import Task
+from autocompress.jobs import Candidate
+from autocompress.masks.cost import count_masks
+from autocompress.masks.project import measure_energies, project_masks
+from autocompress.train.loop import reestimate_norms_
+from autocompress.train.objective import make_task_loss
+
+
+def evaluate_fast(
+    base: Base, candidate: Candidate, task: Task, settings: EvaluateSettings, *, seed: int
+) -> dict[str, float]:
+    """Return validation loss and metric, and the real cost, of ``candidate`` after little work.
+
+    Args:
+        base: Where the round starts; not changed.
+        candidate: Counts to keep.
+        task: Its training set trains, its validation split scores.
+        settings: ``settings.fast`` picks the rung of the ladder.
+        seed: Of shuffling and augmentation.
+
+    Returns:
+        ``val_loss``, ``val_metric``, ``weights``, ``params``, ``macs``, ``bytes`` and the
+        method's figures.
+    """
+    fast = settings.fast
+    figures: dict[str, float] = {}
+    if fast.fidelity == "one_shot":
+        energies = measure_energies(base.graph, base.model)
+        masks = project_masks(base.graph, energies, candidate, within=base.masks)
+        pruned = mask_base(base.copy(), masks)
+    else:
+        pruned, figures = prune_base(base, candidate, task, settings, train=fast.prune, seed=seed)
+        loss = make_task_loss(task.loss)
+        retrain_base_(pruned, task, fast.retrain, loss=loss, seed=seed + 1)
+    reestimate_norms_(
+        pruned.model,
+        task.data.train,
+        batches=fast.norm_batches,
+        batch_size=fast.retrain.batch_size,
+        seed=seed + 2,
+    )
+    scores = score_base(pruned, task)
+    cost = count_masks(pruned.graph, pruned.masks)
+    return {
+        "val_loss": scores.loss,
+        "val_metric": scores.metric,
+        "weights": float(cost.weights),
+        "params": float(cost.params),
+        "macs": float(cost.macs),
+        "bytes": float(cost.bytes),
+        **figures,
+    }

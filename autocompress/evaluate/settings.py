@@ -1,0 +1,101 @@
+"""How candidates are evaluated: fast, at the end of a round, and in full."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from autocompress.errors import SettingError
+from autocompress.masks.purify import PurifySettings
+from autocompress.methods.choose import MethodSettings
+from autocompress.train.loop import TrainSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastSettings:
+    """The ladder of cheap evaluations.
+
+    Attributes:
+        fidelity: ``one_shot`` keeps the largest weights and re-estimates batch norms;
+            ``admm`` runs ``prune`` with the method, then ``retrain``.
+        prune: Epochs of the method; may be a fraction.
+        retrain: Masked retraining before the score.
+        norm_batches: Training batches for the re-estimation of batch norms.
+    """
+
+    fidelity: Literal["one_shot", "admm"] = "admm"
+    prune: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=0.25))
+    retrain: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=0.25))
+    norm_batches: int = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillSettings:
+    """Distillation from the dense model while pruned models are retrained.
+
+    Attributes:
+        share: Weight of the teacher in the loss, 0..1; 0 switches it off. It needs a
+            classifier.
+        temperature: Of both softmaxes, above 0.
+    """
+
+    share: float = 0.5
+    temperature: float = 4.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise SettingError(f"distill.share: want 0..1, got {self.share}")
+        if not self.temperature > 0:
+            raise SettingError(
+                f"distill.temperature: want a value above 0, got {self.temperature}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneSettings:
+    """One actual pruning: the method, then masked retraining.
+
+    Attributes:
+        prune: Epochs of the method.
+        retrain: Masked retraining.
+    """
+
+    prune: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=3))
+    retrain: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=5))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullSettings:
+    """A full evaluation: pruning, purification, compaction, final retraining, one test.
+
+    Attributes:
+        prune: Epochs of the method.
+        retrain: Masked retraining.
+        purify: Purification; ``evaluations = 0`` removes dead paths only.
+        final: Retraining after purification.
+    """
+
+    prune: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=3))
+    retrain: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=5))
+    purify: PurifySettings = field(default_factory=PurifySettings)
+    final: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=5))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings:
+    """Everything about evaluating candidates.
+
+    Attributes:
+        method: How masks are chosen.
+        fast: The cheap estimate that the search asks for.
+        round: The pruning at the end of each progressive round.
+        full: What makes a finished model.
+        distill: The teacher's part in retraining at the end of rounds and in full.
+        shrunk: Retrain with filters physically removed (true) or masked in the larger model
+            (false): set it to what is faster on the machine, see ``experiments/speed``.
+    """
+
+    method: MethodSettings = field(default_factory=MethodSettings)
+    fast: FastSettings = field(default_factory=FastSettings)
+    round: PruneSettings = field(default_factory=PruneSettings)
+    full: FullSettings = field(default_factory=FullSettings)
+    distill: DistillSettings = field(default_factory=DistillSettings)
+    shrunk: bool = True

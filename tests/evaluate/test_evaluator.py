@@ -1,0 +1,148 @@
+"""The evaluator on a tiny task: real digits, a small net, a fraction of an epoch."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from autocompress.data.settings import DataSettings
+from autocompress.errors import ArtifactError
+from autocompress.evaluate.evaluator import Evaluator
+from autocompress.evaluate.full import measure_gap
+from autocompress.evaluate.settings import (
+    EvaluateSettings,
+    FastSettings,
+    FullSettings,
+    PruneSettings,
+)
+from autocompress.evaluate.task import TaskSettings, open_task
+from autocompress.graph.trace import measure_macs
+from autocompress.jobs import Candidate, Job
+from autocompress.masks.cost import CostModel, count_masks
+from autocompress.masks.purify import PurifySettings
+from autocompress.methods.choose import MethodSettings
+from autocompress.store.artifacts import load
+from autocompress.store.run_folder import RunFolder
+from autocompress.train.admm import AdmmSettings
+from autocompress.train.loop import TrainSettings
+from autocompress.zoo.make import ModelSettings
+
+SHORT = TrainSettings(epochs=1, batch_size=64)
+SETTINGS = EvaluateSettings(
+    method=MethodSettings(admm=AdmmSettings(updates=2)),
+    fast=FastSettings(prune=SHORT, retrain=SHORT, norm_batches=2),
+    round=PruneSettings(prune=SHORT, retrain=SHORT),
+    full=FullSettings(
+        prune=SHORT, retrain=SHORT, final=SHORT, purify=PurifySettings(evaluations=4)
+    ),
+)
+TASK = TaskSettings(
+    data=DataSettings(train_limit=256),
+    model=ModelSettings(name="digits_cnn"),
+    train=replace(SHORT, epochs=3),
+    device="cpu",
+)
+
+
+@pytest.fixture
+def evaluator(tmp_path: Path) -> Evaluator:
+    return Evaluator(open_task(TASK), SETTINGS, RunFolder(tmp_path))
+
+
+def halve(evaluator: Evaluator, base: str = "") -> Candidate:
+    """Return half the filters of each group, and three quarters of the columns left."""
+    graph, kept = evaluator.describe(base)
+    filters = {name: max(1, keep // 2) for name, keep in kept.filters.items()}
+    model = CostModel(graph)
+    keeps = [filters.get(group.name, group.size) for group in graph.groups]
+    left = model.count_open(torch.tensor(keeps).numpy())
+    names = [layer.name for layer in graph.layers]
+    by_name = dict(zip(names, left.tolist(), strict=True))
+    columns = {name: max(1, by_name[name] * 3 // 4) for name in kept.columns}
+    return Candidate(filters=filters, columns=columns)
+
+
+def test_a_fast_job_costs_what_its_counts_say_and_leaves_the_base(evaluator: Evaluator) -> None:
+    candidate = halve(evaluator)
+    base = evaluator.open_base("")
+    before = {name: value.clone() for name, value in base.model.state_dict().items()}
+
+    outcome = evaluator.run(Job(stage="fast", candidate=candidate, round=0, base="", seed=1))
+
+    cost = CostModel(base.graph).count_candidate(candidate)
+    assert not outcome.failed
+    assert outcome.energy == outcome.metrics["val_loss"]
+    assert outcome.metrics["weights"] == cost.weights
+    assert outcome.metrics["macs"] == cost.macs
+    for name, value in base.model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_the_same_job_twice_gives_the_same_figures(evaluator: Evaluator) -> None:
+    job = Job(stage="fast", candidate=halve(evaluator), round=0, base="", seed=3)
+
+    first, second = evaluator.run(job), evaluator.run(job)
+
+    assert first.energy == second.energy
+    assert first.metrics["val_metric"] == second.metrics["val_metric"]
+
+
+def test_one_shot_is_the_bottom_rung(evaluator: Evaluator) -> None:
+    one_shot = replace(SETTINGS, fast=replace(SETTINGS.fast, fidelity="one_shot"))
+    cheap = Evaluator(evaluator.task, one_shot, evaluator.folder)
+
+    outcome = cheap.run(Job(stage="fast", candidate=halve(cheap), round=0, base="", seed=1))
+
+    assert not outcome.failed
+    assert "admm_residual" not in outcome.metrics
+
+
+def test_a_round_stores_a_base_that_the_next_one_starts_from(evaluator: Evaluator) -> None:
+    candidate = halve(evaluator)
+
+    outcome = evaluator.run(Job(stage="round", candidate=candidate, round=0, base="", seed=1))
+    reopened = Evaluator(evaluator.task, SETTINGS, evaluator.folder)
+    graph, kept = reopened.describe(outcome.artifact)
+
+    assert outcome.energy == -outcome.metrics["val_metric"]
+    assert all(kept.filters[name] <= keep for name, keep in candidate.filters.items())
+    base = reopened.open_base(outcome.artifact)
+    assert count_masks(graph, base.masks).weights == outcome.metrics["weights"]
+    assert base.masks.units.all()
+
+
+def test_zeros_of_a_base_stay_zero_in_the_next_round(evaluator: Evaluator) -> None:
+    first = evaluator.run(Job(stage="round", candidate=halve(evaluator), round=0, base="", seed=1))
+    smaller = halve(evaluator, first.artifact)
+
+    second = evaluator.run(
+        Job(stage="round", candidate=smaller, round=1, base=first.artifact, seed=2)
+    )
+
+    _, kept = evaluator.describe(second.artifact)
+    assert second.metrics["weights"] < first.metrics["weights"]
+    assert all(kept.columns[name] <= keep for name, keep in smaller.columns.items())
+
+
+def test_a_full_job_gives_a_smaller_model_that_computes_the_same(evaluator: Evaluator) -> None:
+    outcome = evaluator.run(
+        Job(stage="full", candidate=halve(evaluator), round=0, base="", seed=1)
+    )
+
+    model = load(evaluator.folder.path(outcome.artifact))
+    params = sum(parameter.numel() for parameter in model.parameters())
+    dense = sum(parameter.numel() for parameter in evaluator.open_base("").model.parameters())
+    assert outcome.metrics["params"] == params < dense / 2
+    assert outcome.metrics["macs"] == measure_macs(model, evaluator.task.example())
+    assert outcome.metrics["weights"] <= outcome.metrics["retrained_weights"]
+    assert outcome.metrics["compact_gap"] < 1e-5
+    assert 0 <= outcome.metrics["test_metric"] <= 1
+    assert measure_gap(model, model, evaluator.task) == 0
+
+
+def test_a_base_that_is_not_there_is_named(evaluator: Evaluator) -> None:
+    job = Job(stage="fast", candidate=halve(evaluator), round=1, base="ab" * 32, seed=1)
+
+    with pytest.raises(ArtifactError, match="abababababab is not in the run folder"):
+        evaluator.run(job)
