@@ -22,8 +22,11 @@ from autocompress.search.counts import (
 
 Floats = NDArray[np.float64]
 
-REDRAWS = 30
+REDRAWS = 12
+REDRAW_GROWTH = 1.25  # Small steps often round to what is known already.
 MOST_GROUPS = 3
+EDGE = 2.0  # Where a move from "all kept" sets out: small steps would round to all again.
+REFILL = 0.15  # Chance that a move gives a layer all its columns back.
 LEAN = 0.3  # Part of a step that the prior shifts a move of a layer e times the average cost.
 
 
@@ -95,6 +98,7 @@ def propose(
         candidate = make_candidate(ground.bounds, moved, ground.limits)
         if candidate.key() not in known:
             break
+        step *= REDRAW_GROWTH
     return candidate
 
 
@@ -120,10 +124,13 @@ def move_logits(ground: Ground, counts: Counts, step: float, rng: np.random.Gene
             rng, has_filters=has_filters, has_columns=bool(movable)
         )
         if use_filters:
-            filters[place] += step * (rng.normal() - lean * np.clip(groups[place], -2, 2))
+            size = step * (rng.normal() - lean * np.clip(groups[place], -2, 2))
+            filters[place] = min(filters[place], EDGE) + size
         if use_columns:
             for layer in _choose_layers(movable, rng):
-                columns[layer] += step * (rng.normal() - lean * np.clip(layers[layer], -2, 2))
+                size = step * (rng.normal() - lean * np.clip(layers[layer], -2, 2))
+                moved = min(columns[layer], EDGE) + size
+                columns[layer] = FULL if rng.random() < REFILL else moved
     return Logits(filters, columns)
 
 

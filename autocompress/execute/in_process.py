@@ -1,0 +1,40 @@
+"""Run jobs in the controller's own process, one after the other."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+from autocompress.execute.base import Runner, run_job
+from autocompress.jobs import Job, Outcome
+from autocompress.store.run_folder import RunFolder
+
+
+class InProcess:
+    """An executor without other processes: a job runs while its outcome is waited for."""
+
+    slots = 1
+
+    def __init__(
+        self, runner: Runner, folder: RunFolder, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._runner = runner
+        self._folder = folder
+        self._clock = clock
+        self._waiting: deque[tuple[str, Job]] = deque()
+
+    def submit(self, key: str, job: Job) -> None:
+        """Take a job; its result will be stored under ``key``."""
+        self._waiting.append((key, job))
+
+    def wait(self) -> tuple[str, Outcome]:
+        """Run the oldest job and return its key and outcome.
+
+        Raises:
+            IndexError: No job was submitted.
+        """
+        key, job = self._waiting.popleft()
+        return key, run_job(self._runner, key, job, self._folder, self._clock)
+
+    def close(self) -> None:
+        """Forget the jobs that have not run."""
+        self._waiting.clear()

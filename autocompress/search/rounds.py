@@ -1,0 +1,189 @@
+"""Progressive rounds: how far each goes, and what is to be done next, from the records alone."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from autocompress.errors import EvaluationError, SettingError
+from autocompress.jobs import Stage
+from autocompress.search.records import Record
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundSettings:
+    """How the budget is approached.
+
+    Attributes:
+        step: Factor by which a round reduces the most demanding resource at most, above 1.
+        tolerance: Most by which the metric may be worse than the dense model's after a round,
+            in units of the metric; beyond it the round is rolled back and tried once more with
+            half the step (on a logarithmic scale).
+    """
+
+    step: float = 2.0
+    tolerance: float = 0.03
+
+    def __post_init__(self) -> None:
+        if not self.step > 1:
+            raise SettingError(f"rounds.step: want a factor above 1, got {self.step}")
+        if not self.tolerance >= 0:
+            raise SettingError(f"rounds.tolerance: want 0 or more, got {self.tolerance}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """What the plan of rounds follows from, apart from the records.
+
+    Attributes:
+        settings: The settings of rounds.
+        evaluations: Fast evaluations per round.
+        finalize_top: Finished models wanted of the last round.
+        reduction: Dense cost over budget, for the most demanding resource.
+        dense_energy: The dense model's metric as a full evaluation would report its energy.
+    """
+
+    settings: RoundSettings
+    evaluations: int
+    finalize_top: int
+    reduction: float
+    dense_energy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """One round: search candidates of a base, then prune to the best.
+
+    Attributes:
+        number: From 0; a round that was rolled back keeps its number.
+        base: Key of the model it starts from; empty for the dense one.
+        start: Progress of the base towards the budget, 0..1 on a logarithmic scale.
+        goal: Progress after the round.
+        again: Whether the round before was rolled back.
+    """
+
+    number: int
+    base: str
+    start: float
+    goal: float
+    again: bool = False
+
+    @property
+    def is_last(self) -> bool:
+        """Return whether the round ends at the budget."""
+        return self.goal >= 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Where a search stands.
+
+    Attributes:
+        round: The current round.
+        todo: What is to be evaluated next; ``done`` when nothing is.
+        chosen: The scored candidate that a ``round`` or ``full`` evaluation is for.
+        rounds: Rounds expected in all.
+    """
+
+    round: Round
+    todo: Stage | Literal["done"]
+    chosen: Record | None = None
+    rounds: int = 1
+
+
+def plan_rounds(course: Course, records: Sequence[Record]) -> Plan:
+    """Return what to do next after ``records``, all decisions of the study.
+
+    Raises:
+        EvaluationError: Every candidate of a round failed, or a round failed twice.
+    """
+    current = _start_round(course, 0, "", 0.0)
+    while True:
+        rounds = current.number + count_rounds(course, current)
+        scored = find_scored(records, current.number)
+        if len(scored) < course.evaluations:
+            return Plan(round=current, todo="fast", rounds=rounds)
+        best = rank_scored(scored)
+        if not best:
+            raise EvaluationError(
+                f"round {current.number}: no candidate could be evaluated, see the errors of "
+                "the study's trials"
+            )
+        if current.is_last:
+            return _plan_finish(course, current, best, records)
+        pruned = [one for one in records if one.stage == "round" and one.round == current.number]
+        if not pruned:
+            return Plan(round=current, todo="round", chosen=best[0], rounds=rounds)
+        current = _follow(course, current, pruned[0])
+
+
+def find_scored(records: Sequence[Record], number: int) -> list[Record]:
+    """Return the fast evaluations of round ``number``, in order."""
+    return [one for one in records if one.stage == "fast" and one.round == number]
+
+
+def rank_scored(scored: Sequence[Record]) -> list[Record]:
+    """Return the different candidates that were scored, best first."""
+    finite = [one for one in scored if math.isfinite(one.energy)]
+    ranked = sorted(finite, key=lambda one: (one.energy, one.seq))
+    return list({one.candidate.key(): one for one in reversed(ranked)}.values())[::-1]
+
+
+def count_rounds(course: Course, current: Round) -> int:
+    """Return how many rounds are left, ``current`` included."""
+    if current.is_last:
+        return 1
+    return 1 + _count_steps(course, current.goal)
+
+
+def is_too_bad(course: Course, record: Record) -> bool:
+    """Return whether a pruned model is worse than the dense one by more than allowed."""
+    if not math.isfinite(record.energy):
+        return True
+    return record.energy - course.dense_energy > course.settings.tolerance
+
+
+def _plan_finish(
+    course: Course, current: Round, best: Sequence[Record], records: Sequence[Record]
+) -> Plan:
+    finished = {
+        one.candidate.key()
+        for one in records
+        if one.stage == "full" and one.round == current.number
+    }
+    for record in best[: course.finalize_top]:
+        if record.candidate.key() not in finished:
+            rounds = current.number + 1
+            return Plan(round=current, todo="full", chosen=record, rounds=rounds)
+    return Plan(round=current, todo="done", rounds=current.number + 1)
+
+
+def _follow(course: Course, current: Round, pruned: Record) -> Round:
+    """Return the round after ``current``, whose best candidate became ``pruned``."""
+    failed = not math.isfinite(pruned.energy)
+    if failed and current.again:
+        raise EvaluationError(
+            f"round {current.number}: trial {pruned.number} could not be pruned, also with the "
+            "smaller step; see its error"
+        )
+    if is_too_bad(course, pruned) and not current.again:
+        goal = current.start + (current.goal - current.start) / 2
+        return Round(
+            number=current.number + 1,
+            base=current.base,
+            start=current.start,
+            goal=goal,
+            again=True,
+        )
+    return _start_round(course, current.number + 1, pruned.artifact, current.goal)
+
+
+def _start_round(course: Course, number: int, base: str, start: float) -> Round:
+    steps = _count_steps(course, start)
+    goal = 1.0 if steps == 1 else start + (1.0 - start) / steps
+    return Round(number=number, base=base, start=start, goal=goal)
+
+
+def _count_steps(course: Course, start: float) -> int:
+    left = (1.0 - start) * math.log(course.reduction) / math.log(course.settings.step)
+    return max(1, math.ceil(left - 1e-6))

@@ -1,0 +1,87 @@
+"""All settings of a study, as one TOML file."""
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import optuna
+
+from autocompress.errors import SettingError
+from autocompress.evaluate.settings import EvaluateSettings
+from autocompress.evaluate.task import TaskSettings
+from autocompress.search.anneal import AnnealSettings
+from autocompress.search.budget import Budget
+from autocompress.search.rounds import RoundSettings
+from autocompress.search.space import SpaceSettings, resolve_space
+from autocompress.search.study import read_spec
+from autocompress.settings import parse_settings, settings_to_json
+
+PLACES = ("run_dir", "storage")  # Where things lie does not change what is found.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """One study.
+
+    Attributes:
+        name: Name of the study.
+        seed: Of every draw of the search and its evaluations.
+        run_dir: Folder of models and results; ``runs/NAME`` when empty.
+        storage: Optuna URL of the database; ``study.db`` in ``run_dir`` when empty.
+        task: What is learned.
+        space: Which densities may be chosen.
+        budget: What the finished model may cost.
+        search: The annealing.
+        rounds: The way to the budget.
+        evaluate: How candidates are evaluated.
+    """
+
+    name: str = "study"
+    seed: int = 0
+    run_dir: str = ""
+    storage: str = ""
+    task: TaskSettings = field(default_factory=TaskSettings)
+    space: SpaceSettings = field(default_factory=SpaceSettings)
+    budget: Budget = field(default_factory=lambda: Budget(weights=0.25))
+    search: AnnealSettings = field(default_factory=AnnealSettings)
+    rounds: RoundSettings = field(default_factory=RoundSettings)
+    evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+            raise SettingError(f"name: want letters, digits, '.', '_' and '-', got {self.name!r}")
+        if self.seed < 0:
+            raise SettingError(f"seed: want 0 or more, got {self.seed}")
+
+
+def resolve_settings(settings: Settings) -> Settings:
+    """Return ``settings`` with its places filled in and its search-space file read.
+
+    Raises:
+        SettingError: The search-space file is missing or wrong.
+    """
+    run_dir = settings.run_dir or f"runs/{settings.name}"
+    storage = settings.storage or f"sqlite:///{run_dir}/study.db"
+    space = resolve_space(settings.space)
+    return replace(settings, run_dir=run_dir, storage=storage, space=space)
+
+
+def make_spec(settings: Settings) -> dict[str, Any]:
+    """Return what of resolved ``settings`` decides the result, as plain values."""
+    record = settings_to_json(settings)
+    return {key: value for key, value in record.items() if key not in PLACES}
+
+
+def read_study_settings(study: optuna.Study, storage: str) -> Settings:
+    """Return the settings that a stored study goes on with.
+
+    Args:
+        study: A study of this package.
+        storage: The URL it was opened by.
+
+    Raises:
+        StudyError: The study was not made by this package.
+        SettingError: It was made by a version with other settings.
+    """
+    run_dir = study.user_attrs.get("run_dir", "")
+    return parse_settings(Settings, {**read_spec(study), "run_dir": run_dir, "storage": storage})
