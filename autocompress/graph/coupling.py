@@ -14,11 +14,13 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
+from autocompress.errors import GraphError
 from autocompress.graph.layers import OUTSIDE, Group
 from autocompress.graph.modules import is_depthwise_conv, is_layer, is_norm
 
-Side = Literal["out", "in", "norm"]
+Side = Literal["out", "in", "norm", "image"]
 _Key = tuple[str, Side]
+_IMAGE: _Key = ("<image>", "image")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,8 @@ class Slot:
 
     Attributes:
         name: Qualified module name.
-        side: Filters (``out``) or input channels (``in``) of a layer, or channels of a norm.
+        side: Filters (``out``) or input channels (``in``) of a layer, channels of a norm or of
+            the model's own input.
         size: Number of channels.
     """
 
@@ -67,6 +70,7 @@ class _Ties:
             total += slot.size
         self.parent = list(range(total))
         self.locked: set[int] = set()
+        self.pieces: dict[tuple[Any, int], int] = {}
 
     def atom(self, key: _Key, channel: int) -> int | None:
         """Return the number of a channel; None when there is no such channel."""
@@ -85,6 +89,15 @@ class _Ties:
         """Merge the sets of two channels; the lower number represents both."""
         low, high = sorted((self.find(first), self.find(second)))
         self.parent[high] = low
+
+    def tie_pieces(self, split: Any, place: int, atom: int) -> None:
+        """Tie ``atom``, channel ``place`` of a split, to the same place of the other pieces.
+
+        A model that asks for equal pieces then gets the same ones when it is smaller.
+        """
+        sizes = set(split.module.split_sizes or [])
+        if len(sizes) == 1:
+            self.tie(atom, self.pieces.setdefault((split, place % sizes.pop()), atom))
 
     def lock(self, atom: int) -> None:
         """Mark the set of ``atom`` as not prunable."""
@@ -106,16 +119,15 @@ def find_units(
         slots: In order of execution.
         leave_alone: Layers whose filters must not be pruned.
     """
-    ties = _Ties(slots)
+    channels = example.shape[1] if example.dim() in (2, 4) else 0
+    ties = _Ties([Slot(name=_IMAGE[0], side=_IMAGE[1], size=channels), *slots])
     names = {module: name for name, module in model.named_modules()}
     _tie_by_tracing(ties, model, example, names)
     for module, name in names.items():
         if isinstance(module, nn.Conv2d) and (name, "out") in ties.start and module.groups > 1:
             _tie_conv_groups(ties, name, module)
     for name in leave_alone:
-        start = ties.start[name, "out"]
-        for atom in range(start, start + ties.size[name, "out"]):
-            ties.lock(atom)
+        _lock_all(ties, (name, "out"))
     return _number_units(ties)
 
 
@@ -133,6 +145,23 @@ def _tie_conv_groups(ties: _Ties, name: str, conv: nn.Conv2d) -> None:
             ties.tie(start + channel % each, start + channel)
 
 
+class _WithImage(nn.Module):
+    """A model behind a layer that stands for its input, so that its channels are traced too."""
+
+    def __init__(self, net: nn.Module, example: Tensor) -> None:
+        super().__init__()
+        self.net = net
+        self.image: nn.Module = nn.Identity()
+        if example.dim() == 4:
+            self.image = nn.Conv2d(example.shape[1], example.shape[1], 1)
+        elif example.dim() == 2:
+            self.image = nn.Linear(example.shape[1], example.shape[1])
+        self.image.to(example)
+
+    def forward(self, batch: Tensor) -> Any:
+        return self.net(self.image(batch))
+
+
 def _tie_by_tracing(
     ties: _Ties, model: nn.Module, example: Tensor, names: Mapping[nn.Module, str]
 ) -> None:
@@ -143,29 +172,38 @@ def _tie_by_tracing(
         return results[-1]
 
     graph = tp.DependencyGraph()
+    whole = _WithImage(model, example)
     with torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        # Fresh containers: torch-pruning keeps and extends those that it is given.
-        graph.build_dependency(
-            model,
-            example,
-            forward_fn=run,
-            unwrapped_parameters=[],
-            customized_pruners={},
-            ignored_layers=[],
-            ignored_params=[],
-            verbose=False,
-        )
+        try:
+            # Fresh containers: torch-pruning keeps and extends those that it is given.
+            graph.build_dependency(
+                whole,
+                example,
+                forward_fn=run,
+                unwrapped_parameters=[],
+                customized_pruners={},
+                ignored_layers=[],
+                ignored_params=[],
+                verbose=False,
+            )
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise GraphError(f"model: its channels cannot be followed: {error}") from error
         _map_splits(graph)
         final = {tensor.grad_fn for tensor in tp.utils.flatten_as_list(results[-1])}
+        names = {**names, whole.image: _IMAGE[0]}
         for module, name in names.items():
-            if (name, "out") not in ties.start:
-                continue
-            if module in graph.module2node:
-                _tie_filters(ties, graph, final, names, module)
-            else:  # Its output reaches ours by no way that autograd sees.
-                for channel in range(ties.size[name, "out"]):
-                    ties.lock(ties.start[name, "out"] + channel)
+            key: _Key = _IMAGE if name == _IMAGE[0] else (name, "out")
+            if key in ties.start and module in graph.module2node:
+                _tie_filters(ties, graph, final, names, (module, key))
+            elif key in ties.start:  # Its output reaches ours by no way that autograd sees.
+                _lock_all(ties, key)
+    _lock_all(ties, _IMAGE)
+
+
+def _lock_all(ties: _Ties, key: _Key) -> None:
+    for atom in range(ties.start[key], ties.start[key] + ties.size[key]):
+        ties.lock(atom)
 
 
 def _tie_filters(
@@ -173,28 +211,60 @@ def _tie_filters(
     graph: Any,
     final: set[Any],
     names: Mapping[nn.Module, str],
-    module: nn.Module,
+    source: tuple[nn.Module, _Key],
 ) -> None:
-    """Tie the filters of ``module`` to all that follows them."""
-    root = ties.start[names[module], "out"]
-    count = ties.size[names[module], "out"]
-    prune = graph.get_pruner_of_module(module).prune_out_channels
-    for item in graph.get_pruning_group(module, prune, list(range(count))):
-        node, is_out = item.dep.target, graph.is_out_channel_pruning_fn(item.dep.handler)
+    """Tie the filters of a layer to all that follows them."""
+    module, origin = source
+    root, count = ties.start[origin], ties.size[origin]
+    for node, handler, places in _follow(graph, module, count):
+        is_out = graph.is_out_channel_pruning_fn(handler)
         reaches_output = is_out and (
             isinstance(node.module, tp.ops._OutputOp) or node.grad_fn in final
         )
         keys = list(_keys_of(node.module, names, is_out=is_out))
-        if reaches_output or keys == [None]:
-            for channel in item.root_idxs:
-                ties.lock(root + channel)
-        for key in filter(None, keys):
-            for channel, origin in zip(item.idxs, item.root_idxs, strict=True):
-                atom = ties.atom(key, channel)
+        for place, number in places:
+            if reaches_output or None in keys:
+                ties.lock(root + number)
+            if node.type == tp.ops.OPTYPE.SPLIT:
+                ties.tie_pieces(node, place, root + number)
+            for key in filter(None, keys):
+                atom = ties.atom(key, place)
                 if atom is None:
-                    ties.lock(root + origin)
+                    ties.lock(root + number)
                 else:
-                    ties.tie(root + origin, atom)
+                    ties.tie(root + number, atom)
+
+
+def _follow(
+    graph: Any, module: nn.Module, count: int
+) -> Iterator[tuple[Any, Any, list[tuple[int, int]]]]:
+    """Yield what a change of the filters of ``module`` changes in turn.
+
+    ``graph.get_pruning_group`` does the same, but forgets all but the first of several filters
+    that arrive at one place, such as those of two pieces of a split that are multiplied.
+
+    Yields:
+        A node, its pruning function, and pairs of a place in it and the filter it stands for.
+    """
+    node = graph.module2node[module]
+    prune = graph.get_pruner_of_module(module).prune_out_channels
+    make = tp._helpers._HybridIndex
+    waiting = [(node, prune, [make(idx=number, root_idx=number) for number in range(count)])]
+    seen: set[tuple[int, Any, frozenset[Any]]] = set()
+    while waiting:
+        node, handler, places = waiting.pop()
+        key = (id(node), handler, frozenset(places))
+        if key in seen:
+            continue
+        seen.add(key)
+        yield node, handler, places
+        for dep in node.dependencies:
+            if dep.is_triggered_by(handler):
+                mapped = places
+                for mapping in dep.index_mapping:
+                    mapped = mapped if mapping is None else mapping(mapped)
+                if mapped:
+                    waiting.append((dep.target, dep.handler, mapped))
 
 
 def _keys_of(
@@ -209,6 +279,8 @@ def _keys_of(
         yield (names[module], "norm")
     elif not is_layer(module):
         yield None
+    elif names[module] == _IMAGE[0]:
+        yield _IMAGE
     elif isinstance(module, nn.Conv2d) and module.groups == module.out_channels > 1:
         if is_depthwise_conv(module):
             yield (names[module], "out")
@@ -230,7 +302,6 @@ def _map_splits(graph: Any) -> None:
         offsets = getattr(node.module, "offsets", None)
         if node.type != tp.ops.OPTYPE.SPLIT or offsets is None:
             continue
-        node.enable_index_mapping = False
         for reader in {id(reader): reader for reader in node.outputs}.values():
             pieces = [number for fn, number in reader.grad_fn.next_functions if fn is node.grad_fn]
             ahead = [dep for dep in node.dependencies if dep.target is reader]

@@ -69,6 +69,8 @@ def _refuse(net: nn.Module, runs: list[tuple[str, tuple[int, ...]]]) -> None:
     """Raise for what a graph cannot express."""
     if not any(is_layer(net.get_submodule(name)) for name, _ in runs):
         raise GraphError("model: want at least one Conv2d or Linear that runs, got none")
+    if is_layer(net) or is_norm(net):
+        raise GraphError("model: want a module around its layers, got a single layer")
     times = Counter(name for name, _ in runs)
     twice = [name for name, count in times.items() if count > 1]
     if twice:
