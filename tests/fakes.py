@@ -95,6 +95,7 @@ class FakeEvaluator:
     scale: float = 1.0
     drop: float = 0.0
     jobs: list[Job] = field(default_factory=list)
+    dense_metrics: dict[str, float] = field(default_factory=lambda: {"val_metric": 0.98})
 
     def describe(self, base: str) -> tuple[LayerGraph, Candidate]:
         """Return the graph and counts of a stored model; empty for the dense one."""

@@ -34,6 +34,10 @@ class Executor(Protocol):
         """Return the key and outcome of a job that finished, waiting for one if need be."""
         ...
 
+    def find(self, key: str) -> Outcome | None:
+        """Return the outcome stored under ``key`` by an earlier process; None without any."""
+        ...
+
     def close(self) -> None:
         """End every job that still runs."""
         ...

@@ -4,7 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from autocompress.execute.base import Runner, run_job
+from autocompress.execute.base import Runner, read_outcome, run_job
 from autocompress.jobs import Job, Outcome
 from autocompress.store.run_folder import RunFolder
 
@@ -34,6 +34,10 @@ class InProcess:
         """
         key, job = self._waiting.popleft()
         return key, run_job(self._runner, key, job, self._folder, self._clock)
+
+    def find(self, key: str) -> Outcome | None:
+        """Return the outcome stored under ``key`` by an earlier process; None without any."""
+        return read_outcome(self._folder, key)
 
     def close(self) -> None:
         """Forget the jobs that have not run."""

@@ -84,6 +84,14 @@ class Ledger:
         """
         return read_records(self.study)
 
+    def describe_study(self, dense_energy: float, run_dir: str) -> None:
+        """Write what readers of the study need besides its settings."""
+        attrs = {"dense_energy": dense_energy, "run_dir": run_dir}
+        stored = self.study.user_attrs
+        for name, value in attrs.items():
+            if stored.get(name) != value:
+                self.study.set_user_attr(name, value)
+
     def create(self, request: Request) -> None:
         """Add a waiting trial for ``request``."""
         job = request.job
@@ -193,6 +201,7 @@ class Ledger:
         )
 
 
+NOT_METRICS = ("energy", "temperature")
 CREATED = ("stage", "round", "chain", "index", "parent", "key", "candidate", "base", "seed")
 
 

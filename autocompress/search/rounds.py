@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from autocompress.errors import EvaluationError, SettingError
@@ -83,12 +83,18 @@ class Plan:
         todo: What is to be evaluated next; ``done`` when nothing is.
         chosen: The scored candidate that a ``round`` or ``full`` evaluation is for.
         rounds: Rounds expected in all.
+        passed: The rounds before, those rolled back too.
     """
 
     round: Round
     todo: Stage | Literal["done"]
     chosen: Record | None = None
     rounds: int = 1
+    passed: tuple[Round, ...] = ()
+
+    def find_round(self, number: int) -> Round:
+        """Return the round called ``number``."""
+        return (*self.passed, self.round)[number]
 
 
 def plan_rounds(course: Course, records: Sequence[Record]) -> Plan:
@@ -97,29 +103,18 @@ def plan_rounds(course: Course, records: Sequence[Record]) -> Plan:
     Raises:
         EvaluationError: Every candidate of a round failed, or a round failed twice.
     """
-    current = _start_round(course, 0, "", 0.0)
+    current, passed = _start_round(course, 0, "", 0.0), tuple[Round, ...]()
     while True:
-        rounds = current.number + count_rounds(course, current)
-        scored = find_scored(records, current.number)
-        if len(scored) < course.evaluations:
-            return Plan(round=current, todo="fast", rounds=rounds)
-        best = rank_scored(scored)
-        if not best:
-            raise EvaluationError(
-                f"round {current.number}: no candidate could be evaluated, see the errors of "
-                "the study's trials"
-            )
-        if current.is_last:
-            return _plan_finish(course, current, best, records)
-        pruned = [one for one in records if one.stage == "round" and one.round == current.number]
-        if not pruned:
-            return Plan(round=current, todo="round", chosen=best[0], rounds=rounds)
-        current = _follow(course, current, pruned[0])
+        plan = _plan_round(course, current, records)
+        if plan is not None:
+            return replace(plan, passed=passed)
+        pruned = next(one for one in _find(records, current.number, "round"))
+        passed, current = (*passed, current), _follow(course, current, pruned)
 
 
 def find_scored(records: Sequence[Record], number: int) -> list[Record]:
     """Return the fast evaluations of round ``number``, in order."""
-    return [one for one in records if one.stage == "fast" and one.round == number]
+    return _find(records, number, "fast")
 
 
 def rank_scored(scored: Sequence[Record]) -> list[Record]:
@@ -143,19 +138,31 @@ def is_too_bad(course: Course, record: Record) -> bool:
     return record.energy - course.dense_energy > course.settings.tolerance
 
 
-def _plan_finish(
-    course: Course, current: Round, best: Sequence[Record], records: Sequence[Record]
-) -> Plan:
-    finished = {
-        one.candidate.key()
-        for one in records
-        if one.stage == "full" and one.round == current.number
-    }
+def _plan_round(course: Course, current: Round, records: Sequence[Record]) -> Plan | None:
+    """Return what is to be done in a round; None when it is over."""
+    rounds = current.number + count_rounds(course, current)
+    scored = find_scored(records, current.number)
+    if len(scored) < course.evaluations:
+        return Plan(round=current, todo="fast", rounds=rounds)
+    best = rank_scored(scored)
+    if not best:
+        raise EvaluationError(
+            f"round {current.number}: no candidate could be evaluated; see the errors of the "
+            "study's trials"
+        )
+    if not current.is_last:
+        if _find(records, current.number, "round"):
+            return None
+        return Plan(round=current, todo="round", chosen=best[0], rounds=rounds)
+    finished = {one.candidate.key() for one in _find(records, current.number, "full")}
     for record in best[: course.finalize_top]:
         if record.candidate.key() not in finished:
-            rounds = current.number + 1
             return Plan(round=current, todo="full", chosen=record, rounds=rounds)
-    return Plan(round=current, todo="done", rounds=current.number + 1)
+    return Plan(round=current, todo="done", rounds=rounds)
+
+
+def _find(records: Sequence[Record], number: int, stage: Stage) -> list[Record]:
+    return [one for one in records if one.stage == stage and one.round == number]
 
 
 def _follow(course: Course, current: Round, pruned: Record) -> Round:

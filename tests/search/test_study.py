@@ -1,0 +1,94 @@
+from pathlib import Path
+
+import optuna
+import pytest
+import sqlalchemy
+
+from autocompress.errors import SpecMismatchError, StudyBusyError, StudyError
+from autocompress.search.study import find_file, hold_study, make_storage, open_study, read_spec
+
+SPEC = {"seed": 0, "budget": {"macs": 0.5}}
+
+
+def hold(storage: str) -> None:
+    with hold_study("one", storage, SPEC, Path("unused")):
+        pass
+
+
+def test_a_study_is_made_once_and_opened_for_reading(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/deep/study.db"
+
+    hold(storage)
+    hold(storage)
+
+    assert read_spec(open_study("one", storage)) == SPEC
+    assert open_study("one", f"{tmp_path}/deep/study.db").direction.name == "MINIMIZE"
+
+
+def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
+    storage = str(tmp_path / "study.db")
+    hold(storage)
+
+    with (
+        pytest.raises(SpecMismatchError, match=r"budget\.macs is 0\.5 in the study but 0\.25"),
+        hold_study("one", storage, {"seed": 0, "budget": {"macs": 0.25}}, tmp_path),
+    ):
+        pass
+
+
+def test_a_second_controller_is_refused(tmp_path: Path) -> None:
+    storage = str(tmp_path / "study.db")
+
+    with hold_study("one", storage, SPEC, tmp_path):
+        with pytest.raises(StudyBusyError, match="in use by another controller"):
+            hold(storage)
+        with hold_study("two", storage, SPEC, tmp_path):
+            pass
+
+    hold(storage)
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    storage = str(tmp_path / "study.db")
+    with pytest.raises(StudyError, match="no database at"):
+        open_study("one", storage)
+    hold(storage)
+
+    with pytest.raises(StudyError, match="'two' is not in .* studies there: one"):
+        open_study("two", storage)
+
+
+def test_newer_and_foreign_studies_are_refused(tmp_path: Path) -> None:
+    storage = str(tmp_path / "study.db")
+    hold(storage)
+    open_study("one", storage).set_user_attr("version", 2)
+    foreign = optuna.create_study(
+        study_name="foreign", storage=make_storage(f"sqlite:///{storage}"), direction="minimize"
+    )
+    foreign.ask()
+
+    with pytest.raises(StudyError, match="want version 1, got 2"):
+        open_study("one", storage)
+    with (
+        pytest.raises(StudyError, match="not made by this package"),
+        hold_study("foreign", storage, SPEC, tmp_path),
+    ):
+        pass
+
+
+def test_sqlite_writes_ahead_and_syncs_fully(tmp_path: Path) -> None:
+    storage = make_storage(f"sqlite:///{tmp_path}/study.db")
+
+    with storage.engine.connect() as connection:
+        mode = connection.execute(sqlalchemy.text("PRAGMA journal_mode")).scalar()
+        synchronous = connection.execute(sqlalchemy.text("PRAGMA synchronous")).scalar()
+
+    assert (mode, synchronous) == ("wal", 2)
+
+
+def test_odd_storages_are_refused() -> None:
+    with pytest.raises(StudyError, match="survives the process"):
+        find_file("sqlite://")
+    with pytest.raises(StudyError, match="want a database URL"):
+        find_file("://x")
+    assert find_file("postgresql+psycopg://host/db") is None
