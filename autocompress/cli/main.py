@@ -11,6 +11,7 @@ from autocompress import __version__
 from autocompress.cli import model, search, study
 from autocompress.errors import AutoCompressError
 
+
 def show_version(asked: bool) -> None:  # noqa: FBT001 - a callback of typer
     """Print the version and stop, when asked to."""
     if asked:
@@ -35,9 +36,7 @@ def take_options(
 
 def make_app() -> typer.Typer:
     """Return the app with all commands."""
-    app = typer.Typer(
-        no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
-    )
+    app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     app.callback()(take_options)
     for command in (search.train, search.space, search.search, search.resume):
         app.command()(command)

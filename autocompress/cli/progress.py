@@ -67,7 +67,10 @@ def _show_bar() -> Iterator[Watch]:
 
         def update(now: SearchProgress) -> None:
             bar.update(
-                task, description=describe_progress(now), completed=now.done, total=now.total or None
+                task,
+                description=describe_progress(now),
+                completed=now.done,
+                total=now.total or None,
             )
 
         yield update

@@ -1,5 +1,6 @@
 """What a search left behind: its report, its finished models, its front; loads torch."""
 
+import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from autocompress.evaluate.task import TaskSettings, key_dense
 from autocompress.graph.trace import measure_macs
 from autocompress.report.frames import find_finished, read_direction, trials_frame
 from autocompress.report.page import Content, write_page
-from autocompress.store.artifacts import load, read_metrics
+from autocompress.store.artifacts import METRICS_FILE, load
 from autocompress.store.run_folder import RunFolder
 from autocompress.zoo.make import make_model
 
@@ -54,15 +55,15 @@ def measure_dense(task: TaskSettings, folder: RunFolder) -> Mapping[str, float]:
     """Return the figures of the dense model by column name; none when it is not there."""
     try:
         path = folder.path(key_dense(task))
-        metrics = read_metrics(path)
+        metrics = json.loads((path / METRICS_FILE).read_text(encoding="utf-8"))
         model = load(path, factory=partial(_make_dense, task))
-    except AutoCompressError:
+    except (AutoCompressError, OSError, ValueError):
         return {}
     assert isinstance(model.input_spec, InputSpec)
     example = torch.zeros(1, *model.input_spec.shape)
     tensors = [*model.parameters(), *model.buffers()]
     return {
-        **metrics,
+        **{name: float(value) for name, value in metrics.items() if value is not None},
         "weights": float(sum(weight.numel() for weight in list_weights(model))),
         "macs": float(measure_macs(model, example)),
         "bytes": float(sum(t.numel() * t.element_size() for t in tensors if t.ndim)),

@@ -1,6 +1,100 @@
 """Commands that work: train, space, search, resume, finalize."""
-def train() -> None: ...
-def space() -> None: ...
-def search() -> None: ...
-def resume() -> None: ...
-def finalize() -> None: ...
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autocompress.errors import SettingError
+
+SettingsFile = Annotated[Path, typer.Argument(metavar="SETTINGS", help="Settings file, TOML.")]
+Override = Annotated[
+    list[str] | None, typer.Option("--set", help="Change a setting: search.evaluations=40.")
+]
+
+
+def train(settings: SettingsFile, override: Override = None) -> None:
+    """Train the dense model; done already when the settings are the same."""
+    from autocompress.cli.work import train_task
+    from autocompress.search.spec import Settings
+    from autocompress.settings import read_settings
+
+    train_task(read_settings(Settings, settings, override or ()))
+
+
+def space(
+    settings: SettingsFile,
+    override: Override = None,
+    output: Annotated[
+        Path | None, typer.Option(help="File to write; search_spaces/MODEL.toml if empty.")
+    ] = None,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Write the search space of a model, to be edited, and show what it can reach."""
+    from autocompress.cli.work import write_task_space
+    from autocompress.search.spec import Settings
+    from autocompress.settings import read_settings
+
+    write_task_space(read_settings(Settings, settings, override or ()), output, force=force)
+
+
+def search(
+    settings: SettingsFile,
+    override: Override = None,
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what it would take; store nothing.")
+    ] = False,
+) -> None:
+    """Search, finish the best candidate and report; the same again resumes or is done."""
+    from autocompress.cli.plan import print_plan
+    from autocompress.cli.work import search_study
+    from autocompress.search.spec import Settings
+    from autocompress.settings import read_settings
+
+    chosen = read_settings(Settings, settings, override or ())
+    if dry_run:
+        print_plan(chosen)
+        return
+    changes = "".join(f" --set {shlex.quote(text)}" for text in override or ())
+    search_study(chosen, again=f"autocompress search {shlex.quote(str(settings))}{changes}")
+
+
+def resume(
+    study: Annotated[str, typer.Argument(help="Name of the study.")],
+    storage: Annotated[
+        str, typer.Option("--storage", help="URL of the study; runs/NAME/study.db if empty.")
+    ] = "",
+) -> None:
+    """Go on with a stored search, without its settings file."""
+    from autocompress.cli.find import find_study
+    from autocompress.cli.work import search_study
+
+    found = find_study(study, storage)
+    url = found.settings.storage
+    search_study(found.settings, again=f"autocompress resume {study} --storage {shlex.quote(url)}")
+
+
+def finalize(
+    study: Annotated[str, typer.Argument(help="Name of a study, or its settings file.")],
+    storage: Annotated[
+        str, typer.Option("--storage", help="URL of the study; runs/NAME/study.db if empty.")
+    ] = "",
+    trial: Annotated[
+        list[int] | None, typer.Option("--trial", help="Number of a trial; may be repeated.")
+    ] = None,
+    top: Annotated[int, typer.Option("--top", help="The best so many of the last round.")] = 0,
+) -> None:
+    """Make finished models of candidates: full ADMM, purification, compaction, one test."""
+    from autocompress.cli.find import find_study
+    from autocompress.cli.work import finalize_trials
+
+    if bool(trial) == bool(top):
+        raise SettingError("finalize: want either --trial N or --top K")
+    found = find_study(study, storage)
+    wanted = f"--top {top}" if top else " ".join(f"--trial {number}" for number in trial or [])
+    url = shlex.quote(found.settings.storage)
+    again = f"autocompress finalize {found.settings.name} --storage {url} {wanted}"
+    finalize_trials(found, trials=trial or [], top=top, again=again)

@@ -23,7 +23,7 @@ def status(study: Study, storage: Storage = "") -> None:
     from autocompress.cli.find import find_study
     from autocompress.cli.tables import list_status
 
-    print_pairs(list_status(find_study(study, storage).study))
+    print_pairs(list_status(find_study(study, storage)))
 
 
 def pareto(

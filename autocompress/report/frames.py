@@ -48,6 +48,8 @@ OWN_COLUMNS = (
 ATTR_COLUMNS = (
     Column("stage", "text", "fast (estimate), round (retrained base) or full (finished model)"),
     Column("round", "count", "progressive round, from 0"),
+    Column("attempt", "count", "attempt at this evaluation, from 1"),
+    Column("parent", "count", "trial whose candidate was moved; -1 without any"),
     Column("chain", "count", "annealing chain, from 0"),
     Column("seq", "count", "place in the order of decisions, from 0"),
     Column("accepted", "flag", "whether the chain moved to this candidate"),

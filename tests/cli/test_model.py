@@ -54,9 +54,7 @@ def test_an_artifact_is_tested_from_its_folder(
     assert figures["bytes"] == (artifact / "model.safetensors").stat().st_size
 
 
-def test_figures_are_shown_to_a_person(
-    artifact: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_figures_are_shown_to_a_person(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("evaluate", str(artifact)) == 0
 
     shown = capsys.readouterr().out
@@ -91,9 +89,7 @@ def test_an_unknown_data_set_is_one_sentence(
         (["train", "test"], "folder"),
     ],
 )
-def test_the_data_set_is_told_by_its_folder(
-    folders: list[str], name: str, tmp_path: Path
-) -> None:
+def test_the_data_set_is_told_by_its_folder(folders: list[str], name: str, tmp_path: Path) -> None:
     for folder in folders:
         (tmp_path / folder).mkdir(parents=True)
 

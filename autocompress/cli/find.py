@@ -1,0 +1,47 @@
+"""Find a study by its name or by the settings file it began with; loads Optuna."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+
+from autocompress.search.spec import Settings, read_study_settings, resolve_settings
+from autocompress.search.study import open_study
+from autocompress.settings import read_settings
+from autocompress.store.run_folder import RunFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A stored study.
+
+    Attributes:
+        study: Open for reading.
+        settings: What it was begun with; places as they are now.
+        folder: Where its models lie.
+    """
+
+    study: optuna.Study
+    settings: Settings
+    folder: RunFolder
+
+
+def find_study(name: str, storage: str = "") -> Found:
+    """Return a stored study.
+
+    Args:
+        name: Of the study; or a settings file, ending in ``.toml``.
+        storage: URL or path of its database; empty for the one in ``runs/NAME``, or for the
+            one that the settings file names.
+
+    Raises:
+        StudyError: The study is missing, or not of this package.
+        SettingError: The settings file is missing or wrong.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    given = read_settings(Settings, Path(name)) if name.endswith(".toml") else Settings(name=name)
+    places = resolve_settings(given)
+    url = storage or places.storage
+    study = open_study(places.name, url)
+    settings = read_study_settings(study, url)
+    return Found(study=study, settings=settings, folder=RunFolder(Path(settings.run_dir)))

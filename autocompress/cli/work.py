@@ -1,0 +1,98 @@
+"""What the working commands do; loads torch and Optuna."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import optuna
+import typer
+
+from autocompress.cli.find import Found, find_study
+from autocompress.cli.plan import print_feasibility
+from autocompress.cli.progress import show_progress
+from autocompress.cli.results import print_results
+from autocompress.cli.screen import open_console, print_pairs
+from autocompress.cli.tables import rank_candidates
+from autocompress.errors import SettingError
+from autocompress.evaluate.task import open_task, train_dense
+from autocompress.graph.trace import trace_graph
+from autocompress.search.controller import finalize_trial, run_search
+from autocompress.search.space import write_space
+from autocompress.search.spec import Settings, resolve_settings
+from autocompress.store.run_folder import RunFolder
+
+INTERRUPTED = 130
+
+
+def train_task(settings: Settings) -> None:
+    """Train the dense model of ``settings`` and say where it lies."""
+    places = resolve_settings(settings)
+    folder = RunFolder(Path(places.run_dir))
+    _, key, metrics = train_dense(open_task(settings.task), folder)
+    print_pairs(
+        {
+            f"validation {settings.task.metric}": f"{metrics['val_metric']:.4f}",
+            "validation loss": f"{metrics['val_loss']:.4f}",
+            "parameters": f"{metrics['params']:,.0f}",
+            "model": str(folder.path(key)),
+        }
+    )
+
+
+def write_task_space(settings: Settings, output: Path | None, *, force: bool) -> None:
+    """Write the search space of ``settings`` and show what it reaches.
+
+    Raises:
+        SettingError: The file exists and ``force`` is not set.
+    """
+    name = settings.task.model.name
+    path = Path("search_spaces") / f"{name.replace(':', '.')}.toml" if output is None else output
+    if path.exists() and not force:
+        raise SettingError(f"{path}: exists already; add --force to replace it, or --output FILE")
+    task = open_task(settings.task)
+    graph = trace_graph(task.make_model().eval(), task.example())
+    write_space(path, graph, resolve_settings(settings).space, title=f"Search space of {name}.")
+    print_feasibility(settings, graph)
+    open_console().print(f"written: {path}", markup=False)
+
+
+def search_study(settings: Settings, *, again: str) -> None:
+    """Search until done and show the results.
+
+    Args:
+        settings: Of the study.
+        again: The command that goes on after Ctrl-C.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        with show_progress() as update:
+            result = run_search(settings, progress=update)
+    except KeyboardInterrupt:
+        _say_stopped(again)
+    name = result.settings.name
+    if not result.evaluated:
+        text = f"The search of {name} is done: all {len(result.records)} evaluations were there."
+        open_console().print(text, markup=False)
+    print_results(find_study(name, result.settings.storage))
+
+
+def finalize_trials(found: Found, *, trials: Sequence[int], top: int, again: str) -> None:
+    """Make finished models of ``trials``, or of the ``top`` best, and show the results.
+
+    Raises:
+        StudyError: A trial is not there.
+    """
+    numbers = rank_candidates(found.study)[:top] if top else trials
+    try:
+        for number in numbers:
+            with show_progress() as update:
+                finalize_trial(found.settings, number, progress=update)
+    except KeyboardInterrupt:
+        _say_stopped(again)
+    print_results(found)
+
+
+def _say_stopped(again: str) -> NoReturn:
+    text = f"stopped; every finished evaluation is stored; go on with: {again}"
+    open_console(stderr=True).print(text, markup=False)
+    raise typer.Exit(INTERRUPTED)
