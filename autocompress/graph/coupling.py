@@ -4,17 +4,15 @@ torch-pruning says, for all filters of one layer, which channels of which other 
 them. A union-find over all channels merges these answers into units, which are then numbered.
 """
 
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
-import torch
-import torch_pruning as tp
 from torch import Tensor, nn
 
-from autocompress.errors import GraphError
+from autocompress.graph.follow import Flow, Step
 from autocompress.graph.layers import OUTSIDE, Group
 from autocompress.graph.modules import is_depthwise_conv, is_layer, is_norm
 
@@ -90,14 +88,14 @@ class _Ties:
         low, high = sorted((self.find(first), self.find(second)))
         self.parent[high] = low
 
-    def tie_pieces(self, split: Any, place: int, atom: int) -> None:
+    def tie_pieces(self, step: Step, place: int, atom: int) -> None:
         """Tie ``atom``, channel ``place`` of a split, to the same place of the other pieces.
 
         A model that asks for equal pieces then gets the same ones when it is smaller.
         """
-        sizes = set(split.module.split_sizes or [])
+        sizes = {end - start for start, end in pairwise(step.offsets)}
         if len(sizes) == 1:
-            self.tie(atom, self.pieces.setdefault((split, place % sizes.pop()), atom))
+            self.tie(atom, self.pieces.setdefault((step.split, place % sizes.pop()), atom))
 
     def lock(self, atom: int) -> None:
         """Mark the set of ``atom`` as not prunable."""
@@ -122,7 +120,9 @@ def find_units(
     channels = example.shape[1] if example.dim() in (2, 4) else 0
     ties = _Ties([Slot(name=_IMAGE[0], side=_IMAGE[1], size=channels), *slots])
     names = {module: name for name, module in model.named_modules()}
-    _tie_by_tracing(ties, model, example, names)
+    flow = Flow(model, example)
+    _tie_by_tracing(ties, flow, {**names, flow.image: _IMAGE[0]})
+    _lock_all(ties, _IMAGE)
     for module, name in names.items():
         if isinstance(module, nn.Conv2d) and (name, "out") in ties.start and module.groups > 1:
             _tie_conv_groups(ties, name, module)
@@ -145,60 +145,32 @@ def _tie_conv_groups(ties: _Ties, name: str, conv: nn.Conv2d) -> None:
             ties.tie(start + channel % each, start + channel)
 
 
-class _WithImage(nn.Module):
-    """A model behind a layer that stands for its input, so that its channels are traced too."""
-
-    def __init__(self, net: nn.Module, example: Tensor) -> None:
-        super().__init__()
-        self.net = net
-        self.image: nn.Module = nn.Identity()
-        if example.dim() == 4:
-            self.image = nn.Conv2d(example.shape[1], example.shape[1], 1)
-        elif example.dim() == 2:
-            self.image = nn.Linear(example.shape[1], example.shape[1])
-        self.image.to(example)
-
-    def forward(self, batch: Tensor) -> Any:
-        return self.net(self.image(batch))
+def _tie_by_tracing(ties: _Ties, flow: Flow, names: Mapping[nn.Module, str]) -> None:
+    """Tie the filters of every layer to all that follows them."""
+    for module, name in names.items():
+        key: _Key = _IMAGE if name == _IMAGE[0] else (name, "out")
+        if key not in ties.start:
+            continue
+        if not flow.reaches_output(module):
+            _lock_all(ties, key)
+            continue
+        root = ties.start[key]
+        for step in flow.follow(module, ties.size[key]):
+            _tie_step(ties, step, root, list(_keys_of(step, names)))
 
 
-def _tie_by_tracing(
-    ties: _Ties, model: nn.Module, example: Tensor, names: Mapping[nn.Module, str]
-) -> None:
-    results: list[Any] = []
-
-    def run(net: nn.Module, batch: Tensor) -> Any:
-        results.append(net(batch))
-        return results[-1]
-
-    graph = tp.DependencyGraph()
-    whole = _WithImage(model, example)
-    with torch.enable_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            # Fresh containers: torch-pruning keeps and extends those that it is given.
-            graph.build_dependency(
-                whole,
-                example,
-                forward_fn=run,
-                unwrapped_parameters=[],
-                customized_pruners={},
-                ignored_layers=[],
-                ignored_params=[],
-                verbose=False,
-            )
-        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            raise GraphError(f"model: its channels cannot be followed: {error}") from error
-        _map_splits(graph)
-        final = {tensor.grad_fn for tensor in tp.utils.flatten_as_list(results[-1])}
-        names = {**names, whole.image: _IMAGE[0]}
-        for module, name in names.items():
-            key: _Key = _IMAGE if name == _IMAGE[0] else (name, "out")
-            if key in ties.start and module in graph.module2node:
-                _tie_filters(ties, graph, final, names, (module, key))
-            elif key in ties.start:  # Its output reaches ours by no way that autograd sees.
-                _lock_all(ties, key)
-    _lock_all(ties, _IMAGE)
+def _tie_step(ties: _Ties, step: Step, root: int, keys: list[_Key | None]) -> None:
+    for place, number in step.places:
+        if step.is_final or None in keys:
+            ties.lock(root + number)
+        if step.split is not None:
+            ties.tie_pieces(step, place, root + number)
+        for key in filter(None, keys):
+            atom = ties.atom(key, place)
+            if atom is None:
+                ties.lock(root + number)
+            else:
+                ties.tie(root + number, atom)
 
 
 def _lock_all(ties: _Ties, key: _Key) -> None:
@@ -206,73 +178,11 @@ def _lock_all(ties: _Ties, key: _Key) -> None:
         ties.lock(atom)
 
 
-def _tie_filters(
-    ties: _Ties,
-    graph: Any,
-    final: set[Any],
-    names: Mapping[nn.Module, str],
-    source: tuple[nn.Module, _Key],
-) -> None:
-    """Tie the filters of a layer to all that follows them."""
-    module, origin = source
-    root, count = ties.start[origin], ties.size[origin]
-    for node, handler, places in _follow(graph, module, count):
-        is_out = graph.is_out_channel_pruning_fn(handler)
-        reaches_output = is_out and (
-            isinstance(node.module, tp.ops._OutputOp) or node.grad_fn in final
-        )
-        keys = list(_keys_of(node.module, names, is_out=is_out))
-        for place, number in places:
-            if reaches_output or None in keys:
-                ties.lock(root + number)
-            if node.type == tp.ops.OPTYPE.SPLIT:
-                ties.tie_pieces(node, place, root + number)
-            for key in filter(None, keys):
-                atom = ties.atom(key, place)
-                if atom is None:
-                    ties.lock(root + number)
-                else:
-                    ties.tie(root + number, atom)
-
-
-def _follow(
-    graph: Any, module: nn.Module, count: int
-) -> Iterator[tuple[Any, Any, list[tuple[int, int]]]]:
-    """Yield what a change of the filters of ``module`` changes in turn.
-
-    ``graph.get_pruning_group`` does the same, but forgets all but the first of several filters
-    that arrive at one place, such as those of two pieces of a split that are multiplied.
-
-    Yields:
-        A node, its pruning function, and pairs of a place in it and the filter it stands for.
-    """
-    node = graph.module2node[module]
-    prune = graph.get_pruner_of_module(module).prune_out_channels
-    make = tp._helpers._HybridIndex
-    waiting = [(node, prune, [make(idx=number, root_idx=number) for number in range(count)])]
-    seen: set[tuple[int, Any, frozenset[Any]]] = set()
-    while waiting:
-        node, handler, places = waiting.pop()
-        key = (id(node), handler, frozenset(places))
-        if key in seen:
-            continue
-        seen.add(key)
-        yield node, handler, places
-        for dep in node.dependencies:
-            if dep.is_triggered_by(handler):
-                mapped = places
-                for mapping in dep.index_mapping:
-                    mapped = mapped if mapping is None else mapping(mapped)
-                if mapped:
-                    waiting.append((dep.target, dep.handler, mapped))
-
-
-def _keys_of(
-    module: Any, names: Mapping[nn.Module, str], *, is_out: bool
-) -> Iterator[_Key | None]:
-    """Yield the slots that a change of ``module`` touches, or None if we cannot slice it."""
-    if type(module).__module__ == tp.ops.__name__:
-        return  # An operation such as add or concat: it has no weights.
+def _keys_of(step: Step, names: Mapping[nn.Module, str]) -> Iterator[_Key | None]:
+    """Yield the slots that a step touches, or None if we cannot slice its module."""
+    module = step.module
+    if module is None:
+        return
     if isinstance(module, nn.PReLU) and module.num_parameters == 1:
         return
     if is_norm(module):
@@ -288,27 +198,7 @@ def _keys_of(
         else:  # torch-pruning takes it for depthwise, yet it has fewer filters than inputs.
             yield None
     else:
-        yield (names[module], "out" if is_out else "in")
-
-
-def _map_splits(graph: Any) -> None:
-    """Map the channels of each split by the piece that each reader takes.
-
-    torch-pruning counts the pieces in the order in which it meets their readers, which is
-    wrong when a piece is read last, twice or never.
-    """
-    mapping = tp.dependency.index_mapping._SplitIndexMapping
-    for node in graph.module2node.values():
-        offsets = getattr(node.module, "offsets", None)
-        if node.type != tp.ops.OPTYPE.SPLIT or offsets is None:
-            continue
-        for reader in {id(reader): reader for reader in node.outputs}.values():
-            pieces = [number for fn, number in reader.grad_fn.next_functions if fn is node.grad_fn]
-            ahead = [dep for dep in node.dependencies if dep.target is reader]
-            back = [dep for dep in reader.dependencies if dep.target is node]
-            for dependencies, reverse in ((ahead, False), (back, True)):
-                for dep, piece in zip(dependencies, pieces, strict=False):
-                    dep.index_mapping[0] = mapping(offsets[piece : piece + 2], reverse=reverse)
+        yield (names[module], "out" if step.is_out else "in")
 
 
 def _number_units(ties: _Ties) -> Units:

@@ -1,5 +1,6 @@
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from tests.nets import draw_masks, randomise_
 class Net(nn.Module):
     """Layers by name and a function that runs them."""
 
-    def __init__(self, run: Callable[["Net", Tensor], Tensor], **layers: nn.Module) -> None:
+    def __init__(self, run: Callable[[Any, Tensor], Tensor], **layers: nn.Module) -> None:
         super().__init__()
         self.run = run
         for name, layer in layers.items():
@@ -30,43 +31,43 @@ def conv(inputs: int, outputs: int, groups: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, padding=1, groups=groups)
 
 
-def split_in_order(n: Net, maps: Tensor) -> Tensor:
+def split_in_order(n: Any, maps: Any) -> Any:
     first, second = n.a(maps).chunk(2, 1)
     return n.b(first) + n.c(second)
 
 
-def split_crossed(n: Net, maps: Tensor) -> Tensor:
+def split_crossed(n: Any, maps: Any) -> Any:
     first, second = n.a(maps).chunk(2, 1)
     late = n.c(second)
     return late + n.b(first)
 
 
-def split_unequal(n: Net, maps: Tensor) -> Tensor:
+def split_unequal(n: Any, maps: Any) -> Any:
     first, _, last = n.a(maps).split([3, 2, 3], 1)
     return n.b(first * last)
 
 
-def split_twice_read(n: Net, maps: Tensor) -> Tensor:
+def split_twice_read(n: Any, maps: Any) -> Any:
     first, second = n.a(maps).chunk(2, 1)
     return n.b(torch.cat([second.tanh(), first.relu(), second.relu()], 1))
 
 
-def split_concat(n: Net, maps: Tensor) -> Tensor:
+def split_concat(n: Any, maps: Any) -> Any:
     first, second = torch.cat([n.a(maps), n.b(maps)], 1).chunk(2, 1)
     return n.c(first) + n.d(second)
 
 
-def slice_channels(n: Net, maps: Tensor) -> Tensor:
+def slice_channels(n: Any, maps: Any) -> Any:
     maps = n.a(maps)
     return n.b(maps[:, 2:6]) + n.c(maps[:, :4])
 
 
-def gate(n: Net, maps: Tensor) -> Tensor:
+def gate(n: Any, maps: Any) -> Any:
     maps = n.a(maps).relu()
     return n.b(maps * n.c(maps.mean((2, 3), keepdim=True)).sigmoid())
 
 
-NETS: dict[str, tuple[Net, dict[str, int]]] = {
+NETS: dict[str, tuple[nn.Module, dict[str, int]]] = {
     "add": (
         Net(lambda n, x: n.c(n.a(x) + n.b(x)), a=conv(3, 6), b=conv(3, 6), c=conv(6, 2)),
         {"a": 6, "c": 2},
@@ -146,6 +147,14 @@ NETS: dict[str, tuple[Net, dict[str, int]]] = {
         Net(split_concat, a=conv(3, 2), b=conv(3, 6), c=conv(4, 2), d=conv(4, 2)),
         {"a": 2, "b": 2, "c": 2},
     ),
+    "split, joined at once": (
+        Net(lambda n, x: n.b(torch.cat(n.a(x).chunk(2, -3)[::-1], 1)), a=conv(3, 6), b=conv(6, 2)),
+        {"a": 3, "b": 2},
+    ),
+    "split by rows": (
+        Net(lambda n, x: n.b(torch.cat(n.a(x).split(1, -1), -1)), a=conv(3, 6), b=conv(6, 2)),
+        {"a": 6, "b": 2},
+    ),
     "slices that overlap": (
         Net(slice_channels, a=conv(3, 8), b=conv(4, 2), c=conv(4, 2)),
         {"a": 2, "a#2": 2, "a#3": 2, "a#4": 2, "b": 2},
@@ -181,7 +190,19 @@ def check_shrinks(net: nn.Module, graph: LayerGraph, inputs: Tensor) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", ["add", "concat", "depthwise", "grouped", "split", "split, read twice"]
+    "case",
+    [
+        "add",
+        "concat",
+        "depthwise",
+        "grouped",
+        "squeeze and excite",
+        "split",
+        "split, read twice",
+        "split after concat",
+        "split, joined at once",
+        "split by rows",
+    ],
 )
 def test_operations_leave_all_but_the_output_prunable(case: str) -> None:
     net, _ = NETS[case]

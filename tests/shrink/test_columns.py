@@ -109,7 +109,7 @@ def test_columns_that_do_not_fit_are_refused() -> None:
     conv = nn.Conv2d(2, 3, 3)
 
     for columns in ([0, 18], [-1, 2], [3, 3], [4, 1]):
-        with pytest.raises(ValueError, match="rising numbers in 0..17"):
+        with pytest.raises(ValueError, match=r"rising numbers in 0\.\.17"):
             ColumnConv2d(conv, torch.tensor(columns), torch.zeros(3, 2))
     with pytest.raises(ValueError, match="filters, kept"):
         ColumnConv2d(conv, torch.tensor([1]), torch.zeros(3, 2))

@@ -124,7 +124,7 @@ def test_nothing_is_pruned_to_zero() -> None:
     units[list(group.units)] = False
     columns = {**full.columns, "second": torch.zeros(36, dtype=torch.bool)}
 
-    with pytest.raises(GraphError, match="first.*second"):
+    with pytest.raises(GraphError, match=r"first.*second"):
         compact_model(model, graph, close_masks(graph, Masks(units, full.columns)))
     with pytest.raises(GraphError, match="second: want at least 1 column"):
         compact_model(model, graph, Masks(full.units, columns))
