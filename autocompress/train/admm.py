@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from autocompress.errors import SettingError
 from autocompress.train.loop import Hooks, TrainSettings, scale_rate
 
+# With fewer optimiser steps between updates W cannot follow Z, and the dual runs away.
+FEWEST_STEPS = 10
+
 Projection = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
 
@@ -31,7 +34,8 @@ class AdmmSettings:
         rho_first: Penalty factor before the first update, above 0.
         rho_last: Penalty factor after the last update, ``rho_first`` or more; it grows
             geometrically, so that the number of updates does not change where it ends.
-        updates: Updates of Z and U over the whole training, 1 or more.
+        updates: Updates of Z and U over the whole training, 1 or more; fewer when that leaves
+            less than 10 optimiser steps between two.
         dual: Whether U accumulates; without it this is a quadratic penalty method. A dual that
             grows faster than a short training can follow makes the kept filters swap: start
             with a strong penalty (experiments/LOG.md).
@@ -138,7 +142,7 @@ def make_hooks(
         train: Learning rate and schedule of the training.
         steps: Optimiser steps of the training.
     """
-    updates = min(settings.updates, steps)
+    updates = max(1, min(settings.updates, steps // FEWEST_STEPS))
     growth = (settings.rho_last / settings.rho_first) ** (1 / max(1, updates - 1))
     due = {round((k + 1) * steps / updates) - 1 for k in range(updates)}
 
