@@ -11,9 +11,10 @@ from autocompress.evaluate.task import open_task
 from autocompress.execute.in_process import InProcess
 from autocompress.graph.trace import trace_graph
 from autocompress.search.ledger import Checkpoint, Ledger, ignore_checkpoint
-from autocompress.search.loop import Controller, Evaluator, check_reachable
+from autocompress.search.loop import Controller, Evaluator
 from autocompress.search.progress import SearchProgress, Watch, ignore_progress
 from autocompress.search.records import Record
+from autocompress.search.site import check_reachable
 from autocompress.search.spec import Settings, make_spec, resolve_settings
 from autocompress.search.study import hold_study
 from autocompress.store.run_folder import RunFolder
@@ -90,7 +91,7 @@ def open_controller(
     """Give the controller of a study; the dense model is trained first when there is none."""
     settings = resolve_settings(settings)
     task = open_task(settings.task)
-    check_reachable(settings, trace_graph(task.make_model(), task.example()))
+    check_reachable(settings, trace_graph(task.make_model().eval(), task.example()))
     folder = RunFolder(Path(settings.run_dir))
 
     def make_evaluator() -> Evaluator:

@@ -11,12 +11,13 @@ from autocompress.errors import StudyError
 from autocompress.evaluate.task import open_task
 from autocompress.graph.layers import LayerGraph
 from autocompress.graph.trace import trace_graph
-from autocompress.jobs import Candidate, Stage
-from autocompress.masks.cost import Cost, CostModel
+from autocompress.jobs import Stage
+from autocompress.masks.cost import Cost
 from autocompress.search.counts import feasibility_table
 from autocompress.search.ledger import read_records
 from autocompress.search.records import Record
 from autocompress.search.rounds import Course, Plan, find_scored, plan_rounds
+from autocompress.search.site import check_reachable, count_dense
 from autocompress.search.spec import Settings, resolve_settings
 from autocompress.search.study import open_study
 
@@ -54,7 +55,7 @@ def estimate_search(settings: Settings) -> Estimate:
     """
     settings = resolve_settings(settings)
     task = open_task(settings.task)
-    graph = trace_graph(task.make_model(), task.example())
+    graph = trace_graph(task.make_model().eval(), task.example())
     return estimate_graph(settings, graph)
 
 
@@ -65,6 +66,7 @@ def estimate_graph(settings: Settings, graph: LayerGraph) -> Estimate:
     dense_energy = 0.0 if study is None else float(study.user_attrs.get("dense_energy", 0.0))
     dense = count_dense(graph)
     course = make_course(settings, dense, dense_energy)
+    check_reachable(settings, graph)
     plan = plan_rounds(course, records)
     left = count_left(course, plan, records)
     models = left["round"] + left["full"] + 1
@@ -76,11 +78,6 @@ def estimate_graph(settings: Settings, graph: LayerGraph) -> Estimate:
         table=feasibility_table(settings.space, graph),
         limits=settings.budget.limits(dense),
     )
-
-
-def count_dense(graph: LayerGraph) -> Cost:
-    """Return what the dense model costs."""
-    return CostModel(graph).count_candidate(Candidate(filters={}, columns={}))
 
 
 def make_course(settings: Settings, dense: Cost, dense_energy: float) -> Course:
@@ -108,7 +105,7 @@ def count_left(course: Course, plan: Plan, records: Sequence[Record]) -> dict[St
 def estimate_seconds(left: Mapping[Stage, int], records: Sequence[Record]) -> float | None:
     """Return the time for ``left`` at the mean speed of ``records``; None when unknown.
 
-    A stage that was not timed yet but is no longer ``fast`` counts like another that is not.
+    A ``full`` evaluation that was not timed yet counts like a ``round``, and the reverse.
     """
     means: dict[str, float] = {}
     for stage in ("fast", "round", "full"):

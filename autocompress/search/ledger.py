@@ -243,6 +243,8 @@ def _find_decided(trials: Iterable[FrozenTrial]) -> Iterable[Record]:
                 energy=attrs["energy"] if complete else math.nan,
                 artifact=attrs.get("artifact", ""),
                 metrics={
-                    name: float(value) for name, value in attrs.items() if isinstance(value, float)
+                    name: float(value)
+                    for name, value in attrs.items()
+                    if isinstance(value, float) and name not in NOT_METRICS
                 },
             )

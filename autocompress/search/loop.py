@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Protocol
 
 from optuna.trial import Trial
@@ -12,16 +12,15 @@ from autocompress.errors import EvaluationError, StudyError
 from autocompress.execute.base import Executor, Runner
 from autocompress.graph.layers import LayerGraph
 from autocompress.jobs import Candidate, Job, Outcome, Stage, hash_json
-from autocompress.search.anneal import Schedule, Walk, decide, fold, measure_temperature
+from autocompress.search.anneal import Walk, decide, fold, measure_temperature
 from autocompress.search.budget import measure_excess
-from autocompress.search.counts import make_bounds, measure_densities, read_counts
+from autocompress.search.counts import measure_densities
 from autocompress.search.forecast import (
-    count_dense,
     count_left,
     estimate_seconds,
     make_course,
 )
-from autocompress.search.guide import Ground, count_starts, make_start, propose
+from autocompress.search.guide import propose
 from autocompress.search.ledger import (
     Ledger,
     Request,
@@ -31,6 +30,7 @@ from autocompress.search.ledger import (
 from autocompress.search.progress import Phase, SearchProgress, Watch
 from autocompress.search.records import Record
 from autocompress.search.rounds import Plan, Round, find_scored, plan_rounds
+from autocompress.search.site import Site, check_reachable, count_dense, make_site
 from autocompress.search.spec import Settings, make_spec
 
 logger = logging.getLogger(__name__)
@@ -49,15 +49,6 @@ class Evaluator(Runner, Protocol):
     def describe(self, base: str) -> tuple[LayerGraph, Candidate]:
         """Return the graph and counts of a stored base; of the dense model when empty."""
         ...
-
-
-@dataclass(frozen=True)
-class Site:
-    """One round with everything that its proposals and decisions need."""
-
-    round: Round
-    ground: Ground
-    schedule: Schedule
 
 
 class Controller:
@@ -82,11 +73,12 @@ class Controller:
         self._executor = executor
         self._watch = watch
         self._hash = hash_json(make_spec(settings))
-        self._graph, self._full = evaluator.describe("")
-        self._dense = count_dense(self._graph)
+        self._graph, _ = evaluator.describe("")
         metric = evaluator.dense_metrics["val_metric"]
         maximize = settings.task.metric_direction == "maximize"
-        self._course = make_course(settings, self._dense, -metric if maximize else metric)
+        self._course = make_course(
+            settings, count_dense(self._graph), -metric if maximize else metric
+        )
         self._site: Site | None = None
         self._walk = Walk()
         check_reachable(settings, self._graph)
@@ -254,24 +246,10 @@ class Controller:
     def _open_site(self, current: Round) -> Site:
         """Return a round's site, with the walk folded up to its last decision."""
         if self._site is None or self._site.round != current:
-            self._site = self._make_site(current)
+            base, kept = self._evaluator.describe(current.base)
+            self._site = make_site(self.settings, current, self._graph, base, kept)
             self._walk = fold(self._site.schedule, find_scored(self.records, current.number))
         return self._site
-
-    def _make_site(self, current: Round) -> Site:
-        base, kept = self._evaluator.describe(current.base)
-        bounds = make_bounds(self.settings.space, self._graph, base, kept)
-        limits = self.settings.budget.limits(self._dense, current.goal)
-        ground = Ground(bounds, limits, read_counts(bounds, kept), self.settings.search.prior)
-        make_start(ground, 0)
-        starts = count_starts(ground, self.settings.search.evaluations)
-        schedule = Schedule(
-            settings=self.settings.search,
-            seed=self.settings.seed,
-            round=current.number,
-            starts=starts,
-        )
-        return Site(current, ground, schedule)
 
     def _tell(self, phase: Phase) -> None:
         plan = self.plan()
@@ -290,16 +268,3 @@ class Controller:
                 left_s=estimate_seconds(left, self.records),
             )
         )
-
-
-def check_reachable(settings: Settings, graph: LayerGraph) -> None:
-    """Refuse a budget that the smallest model of the space exceeds.
-
-    Raises:
-        BudgetError: The budget cannot be reached.
-        SettingError: The space names a group or layer that the model does not have.
-    """
-    full = Candidate(filters={}, columns={})
-    bounds = make_bounds(settings.space, graph, graph, full)
-    limits = settings.budget.limits(count_dense(graph))
-    make_start(Ground(bounds, limits, read_counts(bounds, full), 0.0), 0)

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from autocompress.errors import EvaluationError, SettingError
-from autocompress.jobs import Candidate, Stage
+from autocompress.jobs import Candidate
 from autocompress.search.records import Record
 from autocompress.search.rounds import Course, Plan, Round, RoundSettings, plan_rounds
 
@@ -24,7 +24,8 @@ def play(course: Course, pruned: dict[int, float], scores: float = 1.0) -> list[
     plans = [plan_rounds(course, records)]
     while plans[-1].todo != "done":
         plan = plans[-1]
-        stage: Stage = plan.todo
+        stage = plan.todo
+        assert stage != "done"
         energy = scores + len(records) * 0.1
         if stage == "round":
             energy = pruned.get(plan.round.number, -0.98)

@@ -54,7 +54,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         open_study("one", storage)
     hold(storage)
 
-    with pytest.raises(StudyError, match="'two' is not in .* studies there: one"):
+    with pytest.raises(StudyError, match=r"'two' is not in .* studies there: one"):
         open_study("two", storage)
 
 

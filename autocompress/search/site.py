@@ -1,0 +1,66 @@
+"""One round with everything that its proposals and decisions need."""
+
+from dataclasses import dataclass
+
+from autocompress.graph.layers import LayerGraph
+from autocompress.jobs import Candidate
+from autocompress.masks.cost import Cost, CostModel
+from autocompress.search.anneal import Schedule
+from autocompress.search.counts import make_bounds, read_counts
+from autocompress.search.guide import Ground, count_starts, make_start
+from autocompress.search.rounds import Round
+from autocompress.search.spec import Settings
+
+FULL = Candidate(filters={}, columns={})
+
+
+@dataclass(frozen=True)
+class Site:
+    """One round, where it may go and how it walks."""
+
+    round: Round
+    ground: Ground
+    schedule: Schedule
+
+
+def make_site(
+    settings: Settings, current: Round, dense: LayerGraph, base: LayerGraph, kept: Candidate
+) -> Site:
+    """Return the site of a round.
+
+    Args:
+        settings: Resolved settings.
+        current: The round.
+        dense: The dense model.
+        base: The model where the round starts.
+        kept: Counts of ``base``.
+
+    Raises:
+        BudgetError: The round's goal cannot be reached from its base.
+    """
+    bounds = make_bounds(settings.space, dense, base, kept)
+    limits = settings.budget.limits(count_dense(dense), current.goal)
+    ground = Ground(bounds, limits, read_counts(bounds, kept), settings.search.prior)
+    make_start(ground, 0)
+    schedule = Schedule(
+        settings=settings.search,
+        seed=settings.seed,
+        round=current.number,
+        starts=count_starts(ground, settings.search.evaluations),
+    )
+    return Site(current, ground, schedule)
+
+
+def check_reachable(settings: Settings, graph: LayerGraph) -> None:
+    """Refuse a budget that the smallest model of the space exceeds.
+
+    Raises:
+        BudgetError: The budget cannot be reached.
+        SettingError: The space names a group or layer that the model does not have.
+    """
+    make_site(settings, Round(number=0, base="", start=0.0, goal=1.0), graph, graph, FULL)
+
+
+def count_dense(graph: LayerGraph) -> Cost:
+    """Return what the dense model costs."""
+    return CostModel(graph).count_candidate(FULL)

@@ -1,0 +1,238 @@
+import json
+import math
+import multiprocessing
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from autocompress.errors import BudgetError, EvaluationError, SpecMismatchError, StudyError
+from autocompress.jobs import Job
+from autocompress.search.anneal import AnnealSettings
+from autocompress.search.budget import Budget
+from autocompress.search.controller import hold_controller
+from autocompress.search.ledger import read_records
+from autocompress.search.progress import SearchProgress
+from autocompress.search.rounds import RoundSettings
+from autocompress.search.study import open_study
+from tests.fakes import FakeEvaluator, fail_some, make_search, run_fake
+
+SHORT = AnnealSettings(evaluations=1)
+Row = tuple[int, str, float | None, bool]
+SPAWN = multiprocessing.get_context("forkserver")
+SPAWN.set_forkserver_preload(["tests.fakes"])
+
+
+class Stopped(BaseException):
+    """Stands for a kill inside one process."""
+
+
+def search(
+    folder: Path,
+    evaluator: FakeEvaluator | None = None,
+    checkpoint: Callable[[str], None] = lambda _: None,
+    **changes: object,
+) -> list[SearchProgress]:
+    seen: list[SearchProgress] = []
+    fake = evaluator or FakeEvaluator(fail=fail_some)
+    settings = make_search(str(folder), **changes)
+    with hold_controller(
+        settings, lambda: fake, progress=seen.append, checkpoint=checkpoint
+    ) as controller:
+        controller.run()
+    return seen
+
+
+def read_rows(folder: Path) -> list[Row]:
+    trials = open_study("fake", str(folder / "study.db")).get_trials(deepcopy=False)
+    attrs = [
+        trial.user_attrs
+        for trial in trials
+        if trial.state is TrialState.COMPLETE or trial.user_attrs.get("final")
+    ]
+    rows = [(row["seq"], row["key"], row.get("energy"), row["accepted"]) for row in attrs]
+    return sorted(rows, key=lambda row: row[0])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    search(folder)
+    return folder
+
+
+def run_and_kill(folder: Path, stop: int) -> int | None:
+    process = SPAWN.Process(target=run_fake, args=(str(folder), stop))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def test_a_search_decides_every_evaluation_once(finished: Path) -> None:
+    study = open_study("fake", str(finished / "study.db"))
+    records = read_records(study)
+    trials = study.get_trials()
+
+    assert [row[0] for row in read_rows(finished)] == list(range(14))
+    assert [one.stage for one in records] == [*["fast"] * 6, "round", *["fast"] * 6, "full"]
+    assert any(math.isnan(record.energy) for record in records)
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE, TrialState.FAIL}
+    for trial in trials:
+        kept = json.loads(trial.user_attrs["candidate"])
+        assert trial.params["filters/a"] == kept["filters"]["a"] / 12
+        assert trial.params["columns/fc"] == kept["columns"]["fc"] / 24
+        assert all(value <= 0 for value in trial.constraints.values())
+
+
+def test_a_finished_search_evaluates_nothing(finished: Path) -> None:
+    evaluator = FakeEvaluator()
+
+    seen = search(finished, evaluator)
+
+    assert evaluator.jobs == []
+    assert [one.phase for one in seen] == ["done"]
+    assert seen[-1].done == seen[-1].total == 14
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "evaluated",
+        "cloned",
+        *[
+            pytest.param(place, marks=pytest.mark.slow)  # The study is written many times.
+            for place in ("created", "asked", "attr seq", "written", "told", "attr final")
+        ],
+    ],
+)
+def test_a_stop_between_two_writes_changes_nothing(
+    tmp_path: Path, place: str, finished: Path
+) -> None:
+    def stop(name: str) -> None:
+        if name == place:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        search(tmp_path, checkpoint=stop)
+
+    search(tmp_path)
+
+    assert read_rows(tmp_path) == read_rows(finished)
+
+
+def test_three_kills_change_nothing(tmp_path: Path, finished: Path) -> None:
+    rng = random.Random(0)
+
+    codes = [run_and_kill(tmp_path, rng.randrange(5, 60)) for _ in range(3)]
+    search(tmp_path)
+
+    assert codes == [-9] * 3
+    assert read_rows(tmp_path) == read_rows(finished)
+
+
+@pytest.mark.slow  # Twelve processes load PyTorch.
+@pytest.mark.timeout(300)
+def test_twelve_kills_change_nothing(tmp_path: Path, finished: Path) -> None:
+    rng = random.Random(1)
+
+    codes = [run_and_kill(tmp_path, rng.randrange(3, 28)) for _ in range(12)]
+    search(tmp_path)
+
+    assert codes == [-9] * 12
+    assert read_rows(tmp_path) == read_rows(finished)
+
+
+def test_a_result_on_disk_is_adopted_not_computed_again(tmp_path: Path) -> None:
+    def stop(name: str) -> None:
+        if name == "evaluated":
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        search(tmp_path, FakeEvaluator(), stop, search=SHORT)
+    evaluator = FakeEvaluator()
+    search(tmp_path, evaluator, search=SHORT)
+
+    assert len(evaluator.jobs) == 3
+    states = [one.state for one in open_study("fake", f"{tmp_path}/study.db").get_trials()]
+    assert states == [TrialState.COMPLETE] * 4
+
+
+def test_ctrl_c_leaves_a_study_to_go_on_with(tmp_path: Path, finished: Path) -> None:
+    seen: list[SearchProgress] = []
+    fake = FakeEvaluator()
+
+    def interrupt(job: Job) -> None:
+        if len(fake.jobs) == 3:
+            raise KeyboardInterrupt
+        fail_some(job)
+
+    fake.fail = interrupt
+    settings = make_search(str(tmp_path))
+    with (
+        pytest.raises(KeyboardInterrupt),
+        hold_controller(settings, lambda: fake, progress=seen.append) as controller,
+    ):
+        controller.run()
+    trials = open_study("fake", settings.storage).get_trials()
+    search(tmp_path)
+
+    assert seen[-1].phase == "stopped"
+    assert TrialState.RUNNING not in {trial.state for trial in trials}
+    assert read_rows(tmp_path) == read_rows(finished)
+
+
+def test_replay_equals_memory(tmp_path: Path) -> None:
+    settings = make_search(str(tmp_path), budget=Budget(weights=0.6))
+    with hold_controller(settings, lambda: FakeEvaluator(drop=0.01)) as controller:
+        controller.run()
+
+    assert read_records(open_study("fake", settings.storage)) == controller.records
+
+
+def test_a_bad_round_is_rolled_back(tmp_path: Path) -> None:
+    search(tmp_path, FakeEvaluator(drop=1.0), rounds=RoundSettings(tolerance=0.01), search=SHORT)
+
+    records = read_records(open_study("fake", str(tmp_path / "study.db")))
+    rounds = [record for record in records if record.stage == "round"]
+    assert [record.base for record in rounds][:2] == ["", ""]
+    assert rounds[2].base == rounds[1].artifact
+    assert records[-1].stage == "full"
+
+
+def test_any_decided_trial_can_be_finished_once(tmp_path: Path) -> None:
+    settings = make_search(str(tmp_path), search=SHORT)
+    search(tmp_path, FakeEvaluator(), search=SHORT)
+    evaluator = FakeEvaluator()
+
+    with hold_controller(settings, lambda: evaluator) as controller:
+        first, again = controller.finalize(0), controller.finalize(0)
+        with pytest.raises(StudyError, match="trial 99: no decided trial"):
+            controller.finalize(99)
+        controller.run()
+
+    assert first == again
+    assert (first.stage, first.round, first.seq) == ("full", 0, 4)
+    assert [job.stage for job in evaluator.jobs] == ["full"]
+
+
+def test_a_search_in_which_everything_fails_stops_early(tmp_path: Path) -> None:
+    def fail(_: Job) -> None:
+        raise ValueError("no luck")
+
+    evaluator = FakeEvaluator(fail=fail)
+
+    with pytest.raises(EvaluationError, match=r"first 3 candidates all failed.*no luck"):
+        search(tmp_path, evaluator)
+
+    assert len(evaluator.jobs) == 9
+
+
+def test_other_settings_and_unreachable_budgets_are_refused(tmp_path: Path) -> None:
+    search(tmp_path, FakeEvaluator(), search=SHORT)
+
+    with pytest.raises(SpecMismatchError, match=r"search\.evaluations is 1 in the study but 5"):
+        search(tmp_path, search=AnnealSettings(evaluations=5))
+    with pytest.raises(BudgetError, match=r"budget\.weights"):
+        search(tmp_path / "other", budget=Budget(weights=2.0))

@@ -1,0 +1,44 @@
+from pathlib import Path
+
+import pytest
+
+from autocompress.errors import BudgetError
+from autocompress.search.budget import Budget
+from autocompress.search.forecast import estimate_graph, estimate_seconds
+from autocompress.search.ledger import Ledger
+from autocompress.search.spec import Settings, make_spec, read_study_settings
+from autocompress.search.study import hold_study, open_study
+from autocompress.settings import parse_settings, settings_to_json
+from tests.fakes import make_search, make_small_graph
+
+
+def test_a_new_search_is_counted_but_not_timed(tmp_path: Path) -> None:
+    estimate = estimate_graph(make_search(str(tmp_path)), make_small_graph())
+
+    assert estimate.rounds == 2
+    assert estimate.left == {"fast": 12, "round": 1, "full": 1}
+    assert estimate.seconds is None
+    assert estimate.disk_bytes > 3 * estimate.table["full"].bytes
+    assert estimate.limits["weights"] == pytest.approx(0.3 * estimate.table["full"].weights)
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_unreachable_budget_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BudgetError, match=r"budget\.weights"):
+        estimate_graph(make_search(str(tmp_path), budget=Budget(weights=2.0)), make_small_graph())
+
+
+def test_stages_that_were_not_timed_leave_the_time_unknown() -> None:
+    assert estimate_seconds({"fast": 2, "round": 0, "full": 0}, []) is None
+    assert estimate_seconds({"fast": 0, "round": 0, "full": 0}, []) == 0
+
+
+def test_a_study_gives_its_settings_back(tmp_path: Path) -> None:
+    settings = make_search(str(tmp_path))
+    with hold_study(settings.name, settings.storage, make_spec(settings), tmp_path) as study:
+        Ledger(study, 3).describe_study(-0.9, settings.run_dir)
+
+    stored = open_study(settings.name, settings.storage)
+
+    assert read_study_settings(stored, settings.storage) == settings
+    assert parse_settings(Settings, settings_to_json(settings)) == settings

@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import pytest
+
+from autocompress.errors import SettingError
+from autocompress.search.space import (
+    SpaceSettings,
+    check_names,
+    read_space,
+    resolve_space,
+    write_space,
+)
+from tests.fakes import make_small_graph
+
+
+def test_a_written_file_lists_every_choice_and_reads_back(tmp_path: Path) -> None:
+    path = tmp_path / "spaces" / "small.toml"
+    settings = SpaceSettings(filter_density=(0.1, 0.9), columns_multiple_of=4, leave_alone=("a",))
+
+    write_space(path, make_small_graph(), settings, title="A small net")
+    space = read_space(path)
+
+    assert space.filters == {"a": (1.0, 1.0), "b": (0.1, 0.9)}
+    assert space.columns == {"a": (1.0, 1.0), "b": (0.0, 1.0), "fc": (0.0, 1.0)}
+    assert space.columns_multiple_of == 4
+    assert space.leave_alone == ("a",)
+    assert path.read_text().startswith("# A small net\n")
+
+
+def test_settings_beside_a_file_win(tmp_path: Path) -> None:
+    path = tmp_path / "small.toml"
+    write_space(path, make_small_graph(), SpaceSettings(filters_multiple_of=2))
+
+    space = resolve_space(
+        SpaceSettings(file=str(path), filters={"a": (0.5, 1.0)}, columns_multiple_of=8)
+    )
+
+    assert space.file == ""
+    assert space.filters == {"a": (0.5, 1.0), "b": (0.0, 1.0)}
+    assert (space.filters_multiple_of, space.columns_multiple_of) == (2, 8)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (SpaceSettings(filters={"aa": (0.5, 1.0)}), r"space\.filters: no 'aa'.*mean 'a'"),
+        (SpaceSettings(filters={"out": (0.5, 1.0)}), r"space\.filters: no 'out'"),
+        (SpaceSettings(columns={"x": (0.5, 1.0)}), r"space\.columns: no 'x'.*known: a, b, fc"),
+        (SpaceSettings(leave_alone=("x",)), r"space\.leave_alone: no 'x'"),
+    ],
+)
+def test_unknown_names_are_refused(settings: SpaceSettings, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        check_names(settings, make_small_graph())
+
+
+@pytest.mark.parametrize("wrong", [(0.5, 0.4), (-0.1, 1.0), (0.0, 1.1), (0.0, 0.0)])
+def test_wrong_ranges_are_refused(wrong: tuple[float, float]) -> None:
+    with pytest.raises(SettingError, match=r"space\.columns\.b: want \[low, high\]"):
+        SpaceSettings(columns={"b": wrong})
+
+
+def test_wrong_multiples_and_nested_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "space.toml"
+    path.write_text('file = "other.toml"\n')
+
+    with pytest.raises(SettingError, match="cannot name another"):
+        read_space(path)
+    with pytest.raises(SettingError, match=r"space\.columns_multiple_of: want 1 or more"):
+        SpaceSettings(columns_multiple_of=0)
