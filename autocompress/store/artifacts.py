@@ -37,6 +37,7 @@ METRICS_FILE = "metrics.json"
 Factory = Callable[..., nn.Module]
 
 _MAX_STRUCTURE_BYTES = 64 * 2**20
+_MAKING_FAILS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 _MAX_DENSE_VALUES = 2**30  # Twice torchvision's largest; a file must not fill the memory.
 
 
@@ -147,7 +148,7 @@ def _make_dense(
             if factory is None:
                 _check_size(folder, make)
             return make()
-    except (AutoCompressError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+    except (AutoCompressError, *_MAKING_FAILS) as error:
         if isinstance(error, ArtifactError):
             raise
         raise ArtifactError(f"{folder}: the dense model cannot be made: {error}") from error
