@@ -25,7 +25,7 @@ _HOMES = {
     "trials_frame": "autocompress.report.frames",
 }
 
-__all__ = [  # noqa: PLE0604, F822 - each name is found by __getattr__
+__all__ = [
     "AutoCompressError",
     "Candidate",
     "ModelSettings",

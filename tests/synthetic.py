@@ -1,6 +1,8 @@
 """A study as the search writes it, without any search."""
 
+import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,10 +22,11 @@ def make_study(
     direction: str = "maximize",
     storage: str | optuna.storages.BaseStorage | None = None,
     name: str = "synthetic",
+    spec: Mapping[str, Any] | None = None,
 ) -> optuna.Study:
     """Return a study of ``trials`` fast trials in two rounds and ``finished`` full ones."""
     study = optuna.create_study(study_name=name, storage=storage, direction="minimize")
-    study.set_user_attr("spec", make_spec(name, direction))
+    study.set_user_attr("spec", json.dumps(spec or make_spec(name, direction)))
     draws = np.random.default_rng(0)
     rows = [make_fast(seq, trials, layers, draws) for seq in range(trials)]
     rows += [make_full(rank, trials + rank, layers) for rank in range(finished)]
@@ -48,6 +51,7 @@ def make_fast(seq: int, trials: int, layers: int, draws: np.random.Generator) ->
         "chain": 0,
         "accepted": bool(draws.random() < math.exp(-2 * progress)),
         "temperature": 0.2 * math.exp(-4 * progress),
+        "key": f"{seq:064d}",
         "val_loss": energy,
         "val_metric": max(0.1, 1 - energy / 2),
     }

@@ -43,12 +43,31 @@ def write_report(found: Found, output: Path | None = None) -> Path:
 
 
 def list_models(found: Found) -> dict[int, str]:
-    """Return the folders of the finished models by trial number, the best first."""
+    """Return where the finished models lie by trial number, the best first.
+
+    Each is a link ``models/trial-N`` in the run folder, which is easier to type than its key.
+    """
     rows = find_finished(trials_frame(found.study), read_direction(found.study))
     keys = zip(rows["number"], rows["artifact"], strict=True)
     return {
-        int(number): str(found.folder.path(key)) for number, key in keys if found.folder.has(key)
+        int(number): str(link_model(found.folder, int(number), key))
+        for number, key in keys
+        if found.folder.has(key)
     }
+
+
+def link_model(folder: RunFolder, number: int, key: str) -> Path:
+    """Return a link to the model called ``key``; its own folder where links cannot be made."""
+    target = folder.path(key)
+    link = folder.root / "models" / f"trial-{number}"
+    try:
+        link.parent.mkdir(exist_ok=True)
+        if not link.exists():
+            link.unlink(missing_ok=True)  # It may point to a model that is gone.
+            link.symlink_to(Path("..") / target.relative_to(folder.root))
+    except OSError:
+        return target
+    return link if link.resolve() == target.resolve() else target
 
 
 def measure_dense(task: TaskSettings, folder: RunFolder) -> Mapping[str, float]:

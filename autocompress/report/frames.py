@@ -45,7 +45,7 @@ OWN_COLUMNS = (
     Column("state", "text", "complete, fail, pruned, running or waiting"),
     Column("feasible", "flag", "finished, finite and within every budget"),
 )
-ATTR_COLUMNS = (
+PLACE_COLUMNS = (
     Column("stage", "text", "fast (estimate), round (retrained base) or full (finished model)"),
     Column("round", "count", "progressive round, from 0"),
     Column("attempt", "count", "attempt at this evaluation, from 1"),
@@ -54,6 +54,8 @@ ATTR_COLUMNS = (
     Column("seq", "count", "place in the order of decisions, from 0"),
     Column("accepted", "flag", "whether the chain moved to this candidate"),
     Column("temperature", "float", "annealing temperature at the decision, unit of energy"),
+)
+FIGURE_COLUMNS = (
     Column("energy", "float", "what the search minimises; validation loss of a fast trial"),
     Column("val_loss", "float", "loss on the validation split"),
     Column("val_metric", "float", "metric on the validation split; accuracies are 0 to 1"),
@@ -64,14 +66,17 @@ ATTR_COLUMNS = (
     Column("params", "count", "all parameters, physically there"),
     Column("macs", "count", "multiply-accumulates of one sample, physically there"),
     Column("bytes", "count", "bytes of parameters, statistics and indices"),
-    Column("masked_weights", "count", "weights that the masks keep"),
-    Column("masked_macs", "count", "multiply-accumulates that the masks keep"),
+    Column("masked_weights", "count", "weights that are not zero"),
+    Column("masked_macs", "count", "multiply-accumulates of weights that are not zero"),
     Column("seconds", "float", "seconds that the evaluation took"),
-    Column("key", "text", "hash of the candidate"),
+)
+TEXT_COLUMNS = (
+    Column("key", "text", "key of the evaluation's result; equal for equal evaluations"),
     Column("base", "text", "key of the stored model it started from; empty for the dense one"),
     Column("artifact", "text", "key of the stored model; empty when none was stored"),
     Column("error", "text", "one sentence when the evaluation failed; else empty"),
 )
+ATTR_COLUMNS = PLACE_COLUMNS + FIGURE_COLUMNS + TEXT_COLUMNS
 COLUMNS = OWN_COLUMNS + ATTR_COLUMNS
 
 
@@ -116,7 +121,7 @@ def pareto_frame(
         stage: ``fast``, ``round`` or ``full`` looks at these trials only.
 
     Raises:
-        ValueError: An objective is not a numeric column.
+        ValueError: An objective is no figure, or there is none.
     """
     return find_best(trials_frame(study), objectives, direction=read_direction(study), stage=stage)
 
@@ -140,12 +145,14 @@ def find_best(
         stage: As for :func:`pareto_frame`.
 
     Raises:
-        ValueError: An objective is not a numeric column.
+        ValueError: An objective is no figure, or there is none.
     """
-    numeric = [column.name for column in COLUMNS if column.kind in ("count", "float")]
+    known = [column.name for column in FIGURE_COLUMNS]
     for name in objectives:
-        if name not in numeric:
-            raise ValueError(f"objectives: want some of {', '.join(numeric)}, got {name!r}")
+        if name not in known:
+            raise ValueError(f"objectives: want some of {', '.join(known)}, got {name!r}")
+    if not objectives:
+        raise ValueError(f"objectives: want some of {', '.join(known)}, got none")
     chosen = frame["feasible"].fillna(value=False).to_numpy(dtype=np.bool_)
     if stage is not None:
         chosen = chosen & (frame["stage"] == stage).to_numpy()

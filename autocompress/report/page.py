@@ -32,7 +32,7 @@ section{background:#fff;border:1px solid var(--line);border-radius:10px;padding:
  margin-top:18px}
 .tile{background:#fff;border:1px solid var(--line);border-radius:10px;padding:12px 14px}
 .tile b{display:block;font-size:1.35rem}
-.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:18px}
+.pair{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,420px),1fr));gap:18px}
 figure{margin:0}img{width:100%;height:auto;display:block}
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.92rem}
 th,td{padding:7px 10px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}
@@ -93,11 +93,11 @@ def make_page(content: Content) -> str:
 def _summarise(content: Content, finished: Sequence[Figures]) -> str:
     frame = content.frame
     fast = frame[(frame["stage"] == "fast") & (frame["state"] == "complete")]
-    accepted = fast["accepted"].fillna(value=False).mean()
+    moves = fast[fast["temperature"].notna()]["accepted"].fillna(value=False)
     tiles = [
         (f"{len(fast):,}", "candidates evaluated"),
         (f"{int(fast['round'].max()) + 1}" if len(fast) else "0", "rounds"),
-        (f"{accepted:.0%}" if len(fast) else "-", "moves accepted"),
+        (f"{moves.mean():.0%}" if len(moves) else "-", "annealing moves accepted"),
         (f"{len(finished):,}", "finished models"),
     ]
     if finished:
@@ -120,7 +120,7 @@ def _tabulate(content: Content, finished: Sequence[Figures]) -> str:
         return '<p class="soft">None yet: run <code>autocompress finalize</code>.</p>'
     head = (
         "model", f"test {content.metric}", f"validation {content.metric}",
-        "weights", "of dense", "masked", "MACs", "of dense", "masked", "bytes",
+        "weights", "of dense", "not zero", "MACs", "of dense", "bytes",
     )  # fmt: skip
     rows = [_make_row("tr", [f"<th>{escape(text)}</th>" for text in head])]
     if content.dense:
@@ -129,8 +129,7 @@ def _tabulate(content: Content, finished: Sequence[Figures]) -> str:
     return (
         f'<div class="scroll"><table>{"".join(rows)}</table></div>'
         '<p class="soft">Weights, MACs and bytes are those of the smaller model that was saved, '
-        "MACs as measured on it; “masked” is what its masks keep, zeros not counted. ± is one "
-        "standard error of the test figure.</p>"
+        "MACs as measured on it. ± is one standard error of the test figure.</p>"
     )
 
 
@@ -138,7 +137,7 @@ def _list_dense(dense: Figures) -> list[str]:
     test = format_metric(dense.get("test_metric", math.nan), dense.get("test_se", math.nan))
     value = [format_count(dense.get(name, math.nan)) for name in ("weights", "macs", "bytes")]
     cells = ["dense", test, format_metric(dense.get("val_metric", math.nan))]
-    cells += [value[0], "1", "", value[1], "1", "", value[2]]
+    cells += [value[0], "1", "", value[1], "1", value[2]]
     return [f"<td>{cell}</td>" for cell in cells]
 
 
@@ -149,11 +148,8 @@ def _list_model(row: Figures, dense: Figures) -> list[str]:
         format_metric(row["val_metric"]),
     ]
     for name in ("weights", "macs"):
-        cells += [
-            format_count(row[name]),
-            format_share(row[name], dense.get(name, math.nan)),
-            format_count(row[f"masked_{name}"]),
-        ]
+        cells += [format_count(row[name]), format_share(row[name], dense.get(name, math.nan))]
+    cells.insert(5, format_count(row["masked_weights"]))
     cells.append(format_count(row["bytes"]))
     return [f"<td>{cell}</td>" for cell in cells]
 
@@ -168,10 +164,11 @@ def _explain_loading(content: Content) -> str:
         "model.input_spec  # shape, mean and std of the input"
     )
     check = f"python -m autocompress evaluate {folder} --data ROOT"
-    others = "".join(f"trial {number}: {folder}\n" for number, folder in content.folders.items())
+    others = [f"trial {number}: {folder}" for number, folder in content.folders.items()][1:]
+    more = f"<pre>{escape(chr(10).join(others))}</pre>" if others else ""
     return (
         "<p>Load one, or test it again:</p>"
-        f"<pre>{escape(code)}</pre><pre>{escape(check)}</pre><pre>{escape(others)}</pre>"
+        f"<pre>{escape(code)}</pre><pre>{escape(check)}</pre>{more}"
     )
 
 

@@ -11,10 +11,11 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, Percent
 
 from autocompress.report.frames import OBJECTIVES, Direction, find_best
 
-BLUE, ORANGE, GREEN, GREY, INK = "#3b6fb6", "#d9742b", "#2f8f5b", "#b3bac4", "#28323f"
+BLUE, ORANGE, GREEN = "#3b6fb6", "#d9742b", "#2f8f5b"
+VIOLET, GREY, INK = "#7b5ea7", "#b3bac4", "#28323f"
 STAGES: Mapping[str, tuple[str, str, str]] = {
     "fast": ("fast estimate", "o", BLUE),
-    "round": ("retrained after a round", "D", ORANGE),
+    "round": ("retrained after a round", "D", VIOLET),
     "full": ("finished model", "*", GREEN),
 }
 LABELS = {
@@ -101,16 +102,19 @@ def draw_annealing(frame: pd.DataFrame) -> Figure:
     energy = rows["energy"].to_numpy()
     top.scatter(seq[~accepted], energy[~accepted], s=12, color=GREY, lw=0, label="rejected")
     top.scatter(seq[accepted], energy[accepted], s=16, color=BLUE, lw=0, label="accepted")
-    best = rows.groupby(rows["round"].fillna(value=0))["energy"].cummin().to_numpy()
-    top.plot(seq, best, color=ORANGE, lw=1.6, drawstyle="steps-post", label="best of the round")
+    rounds = list(rows.groupby(rows["round"].fillna(value=0)))
+    for place, (_, part) in enumerate(rounds):
+        label = None if place else "best of the round"
+        best = np.minimum.accumulate(part["energy"].to_numpy())
+        top.plot(part["seq"], best, color=ORANGE, lw=1.6, drawstyle="steps-post", label=label)
     bottom.plot(seq, rows["temperature"], color=INK, lw=1.4)
     for axes in (top, bottom):
-        for start in rows.groupby("round")["seq"].min().iloc[1:]:
-            axes.axvline(float(start) - 0.5, color=GREY, lw=1, ls=":")
+        for _, part in rounds[1:]:
+            axes.axvline(float(part["seq"].iloc[0]) - 0.5, color=GREY, lw=1, ls=":")
     for axes, values in ((top, energy), (bottom, rows["temperature"].to_numpy())):
         _scale_by_range(axes, values, "y")
     top.set_ylabel(LABELS["energy"])
-    top.legend(frameon=False, fontsize=8.5, ncols=3, loc="upper right")
+    figure.legend(frameon=False, fontsize=8.5, ncols=3, loc="outside upper right")
     bottom.set_ylabel("temperature")
     bottom.set_xlabel("decision")
     bottom.xaxis.set_major_locator(MaxNLocator(integer=True))

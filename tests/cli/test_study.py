@@ -1,0 +1,104 @@
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from autocompress.cli import main
+from autocompress.errors import StudyError
+from tests.cli.conftest import Commands
+
+
+def test_status_says_how_far_a_search_is(commands: Commands, storage: str) -> None:
+    shown = commands.run("status", "synthetic", "--storage", storage)
+
+    assert shown.code == 0
+    assert "14 complete" in shown.out
+    assert "model of trial 12" in shown.out
+
+
+def test_pareto_shows_the_front_and_writes_it(
+    commands: Commands, storage: str, tmp_path: Path
+) -> None:
+    files = {
+        kind: tmp_path / "out" / f"front.{kind}" for kind in ("csv", "parquet", "json", "png")
+    }
+    options = [text for kind, path in files.items() for text in (f"--{kind}", str(path))]
+
+    shown = commands.run("pareto", "synthetic", "--storage", storage, *options)
+
+    assert shown.code == 0
+    assert "Pareto front" in shown.out
+    rows = pd.read_parquet(files["parquet"])
+    assert set(rows["number"]) >= {12, 13}
+    assert pd.read_csv(files["csv"])["number"].tolist() == rows["number"].tolist()
+    assert len(json.loads(files["json"].read_text())) == len(rows)
+    assert files["png"].read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--objectives", "beauty"], "got 'beauty'"),
+        (["--objectives", ""], "got none"),
+        (["--stage", "last"], "--stage: want one of fast, round, full, got 'last'"),
+        (["--objectives", "macs", "--png", "x.png"], "want two objectives, got 1"),
+    ],
+)
+def test_a_wrong_option_is_one_sentence(
+    options: list[str], sentence: str, commands: Commands, storage: str
+) -> None:
+    shown = commands.run("pareto", "synthetic", "--storage", storage, *options)
+
+    assert shown.code == 1
+    assert shown.err.startswith("error: ")
+    assert shown.err.count("\n") == 1
+    assert sentence in shown.err
+
+
+def test_select_prefers_a_finished_model(commands: Commands, storage: str, tmp_path: Path) -> None:
+    shown = commands.run(
+        "select",
+        "synthetic",
+        "--storage",
+        storage,
+        "--max-macs",
+        "150000",
+        "--min-accuracy",
+        "0.9",
+    )
+
+    assert shown.code == 0
+    assert f"model of trial 13  {tmp_path}/run/objects/01/" in shown.out
+
+
+def test_select_says_how_to_finish_an_estimate(commands: Commands, storage: str) -> None:
+    shown = commands.run("select", "synthetic", "--storage", storage, "--stage", "fast")
+
+    assert f"autocompress finalize synthetic --storage {storage} --trial" in shown.out
+
+
+def test_select_out_of_reach_is_an_error(commands: Commands, storage: str) -> None:
+    shown = commands.run("select", "synthetic", "--storage", storage, "--max-macs", "5")
+
+    assert shown.code == 1
+    assert "no trial is within these limits" in shown.err
+
+
+def test_report_is_one_page(commands: Commands, storage: str, tmp_path: Path) -> None:
+    shown = commands.run("report", "synthetic", "--storage", storage)
+
+    assert shown.out.strip() == str(tmp_path / "run" / "report.html")
+    assert "Finished models" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_missing_study_is_one_sentence(commands: Commands, storage: str) -> None:
+    shown = commands.run("status", "other", "--storage", storage)
+
+    assert shown.code == 1
+    assert "studies there: synthetic" in shown.err
+
+
+def test_debug_shows_the_traceback(storage: str) -> None:
+    with pytest.raises(StudyError):
+        main(["status", "other", "--storage", storage, "--debug"])
