@@ -2,11 +2,20 @@
 
 import json
 import math
+import os
+import signal
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+from autocompress.errors import EvaluationError
 from autocompress.graph.layers import OUTSIDE, Group, Layer, LayerGraph
 from autocompress.jobs import Candidate, Job, Outcome
+from autocompress.search.anneal import AnnealSettings
+from autocompress.search.budget import Budget
+from autocompress.search.controller import hold_controller
+from autocompress.search.spec import Settings, resolve_settings
 
 Spec = tuple[
     str, str, str, int, int
@@ -122,3 +131,38 @@ class FakeEvaluator:
             metrics={"val_metric": metric, "weights": 100.0, "seconds": 2.0},
             artifact=json.dumps(kept.to_json()),
         )
+
+
+def fail_some(job: Job) -> None:
+    """Fail every attempt at one candidate in eight."""
+    if job.stage == "fast" and job.candidate.key()[0] in "01":
+        raise EvaluationError("this candidate cannot be evaluated")
+
+
+def make_search(folder: str, **changes: Any) -> Settings:
+    """Return settings for a short search of the small graph."""
+    settings = Settings(
+        name="fake",
+        run_dir=folder,
+        budget=Budget(weights=0.3),
+        search=AnnealSettings(evaluations=6),
+    )
+    return resolve_settings(replace(settings, **changes))
+
+
+def run_fake(folder: str, stop: int, wait_s: float = 0.0) -> None:
+    """Search the small graph; the process kills itself at checkpoint ``stop``, counted from 0."""
+    passed = 0
+
+    def checkpoint(_: str) -> None:
+        nonlocal passed
+        if passed == stop:
+            os.kill(os.getpid(), signal.SIGKILL)
+        passed += 1
+        time.sleep(wait_s)
+
+    evaluator = FakeEvaluator(fail=fail_some)
+    with hold_controller(
+        make_search(folder), lambda: evaluator, checkpoint=checkpoint
+    ) as controller:
+        controller.run()

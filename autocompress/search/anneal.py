@@ -36,8 +36,8 @@ class AnnealSettings:
     """
 
     evaluations: int = 40
-    step: float = 1.0
-    last_step: float = 0.2
+    step: float = 1.5
+    last_step: float = 0.4
     prior: float = 0.3
     accept_first: float = 0.8
     accept_last: float = 0.01
@@ -156,15 +156,17 @@ def fold(schedule: Schedule, records: Iterable[Record]) -> Walk:
 
 
 def measure_temperature(schedule: Schedule, walk: Walk) -> float | None:
-    """Return the temperature of the next decision, in units of energy; None before annealing."""
+    """Return the temperature of the next decision, in units of energy; None before annealing.
+
+    A bad move at the end is smaller than the probes by as much as its step is.
+    """
     settings = schedule.settings
     before = schedule.starts + settings.probes
     if walk.decided < before:
         return None
-    acceptance = _interpolate(
-        schedule, walk, -math.log(settings.accept_first), -math.log(settings.accept_last)
-    )
-    return _typical_loss(walk) / acceptance
+    first = 1 / -math.log(settings.accept_first)
+    last = settings.last_step / settings.step / -math.log(settings.accept_last)
+    return _typical_loss(walk) * _interpolate(schedule, walk, first, last)
 
 
 def measure_step(schedule: Schedule, walk: Walk) -> float:
