@@ -18,6 +18,14 @@ PHASES = {
     "done": "done",
     "stopped": "stopped",
 }
+BRIEF = {
+    "dense": "dense training",
+    "search": "scoring",
+    "round": "pruning",
+    "full": "finishing",
+    "done": "done",
+    "stopped": "stopped",
+}
 
 
 @contextmanager
@@ -56,24 +64,37 @@ def describe_time(seconds: float) -> str:
 
 @contextmanager
 def _show_bar() -> Iterator[Watch]:
+    """Show one line of 80 characters at most."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=12),
+        TextColumn("{task.fields[figures]}"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=open_console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=None)
+        task = bar.add_task("starting", total=None, figures="")
 
         def update(now: SearchProgress) -> None:
+            where = "" if now.phase == "dense" else f"{now.round + 1}/{now.rounds} "
+            text, total = f"{where}{BRIEF[now.phase]}", now.total or None
             bar.update(
-                task,
-                description=describe_progress(now),
-                completed=now.done,
-                total=now.total or None,
+                task, description=text, completed=now.done, total=total, figures=list_figures(now)
             )
 
         yield update
+
+
+def list_figures(now: SearchProgress) -> str:
+    """Return evaluations, best, accepted share and time left in few characters."""
+    parts = [f"{now.done}/{now.total}"] if now.total else []
+    if now.best is not None:
+        parts.append(f"best {now.best:.3g}")
+    if now.accepted_share is not None:
+        parts.append(f"acc {now.accepted_share:.0%}")
+    if now.left_s is not None:
+        parts.append(f"{describe_time(now.left_s)} left")
+    return " ".join(parts)
 
 
 @contextmanager

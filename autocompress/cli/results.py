@@ -1,6 +1,7 @@
 """What a search left behind: its report, its finished models, its front; loads torch."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from autocompress.cli.check import list_weights
 from autocompress.cli.find import Found
 from autocompress.cli.screen import open_console, print_pairs
 from autocompress.cli.tables import find_front_rows, print_trials
+from autocompress.data.settings import DataSettings
 from autocompress.data.source import InputSpec
 from autocompress.errors import AutoCompressError
 from autocompress.evaluate.task import TaskSettings, key_dense
@@ -37,9 +39,15 @@ def write_report(found: Found, output: Path | None = None) -> Path:
         metric=found.settings.task.metric,
         dense=measure_dense(found.settings.task, found.folder),
         folders=list_models(found),
+        data_options=list_options(found.settings.task.data),
     )
     write_page(path, content)
     return path
+
+
+def list_options(data: DataSettings) -> str:
+    """Return the options by which ``autocompress evaluate`` finds ``data``."""
+    return f" --data {shlex.quote(data.root)} --name {data.name}" if data.root else ""
 
 
 def list_models(found: Found) -> dict[int, str]:

@@ -54,6 +54,7 @@ class Content:
         metric: Name of the metric.
         dense: Figures of the dense model by column name; empty when unknown.
         folders: Where the finished model of a trial lies, by trial number.
+        data_options: How ``autocompress evaluate`` finds the data, with a space before.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Content:
     metric: str
     dense: Figures
     folders: Mapping[int, str]
+    data_options: str = ""
 
 
 def write_page(path: Path, content: Content) -> None:
@@ -163,7 +165,7 @@ def _explain_loading(content: Content) -> str:
         f"model = autocompress.load({folder!r})  # trial {number}: a plain torch module\n"
         "model.input_spec  # shape, mean and std of the input"
     )
-    check = f"python -m autocompress evaluate {folder} --data ROOT"
+    check = f"python -m autocompress evaluate {folder}{content.data_options}"
     others = [f"trial {number}: {folder}" for number, folder in content.folders.items()][1:]
     more = f"<pre>{escape(chr(10).join(others))}</pre>" if others else ""
     return (

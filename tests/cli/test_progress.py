@@ -1,6 +1,6 @@
 import pytest
 
-from autocompress.cli.progress import describe_progress, describe_time, show_progress
+from autocompress.cli.progress import describe_progress, describe_time, list_figures, show_progress
 from autocompress.search.progress import SearchProgress
 
 
@@ -36,3 +36,12 @@ def test_without_a_terminal_the_last_state_is_a_plain_line(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == "round 1 of 1, done, 4 of 4 evaluations\n"
+
+
+def test_a_bar_has_the_same_figures_in_few_characters() -> None:
+    now = SearchProgress(
+        phase="search", done=120, total=400, best=0.12345, accepted_share=0.25, left_s=600.0
+    )
+
+    assert list_figures(now) == "120/400 best 0.123 acc 25% 10 min left"
+    assert list_figures(SearchProgress(phase="dense")) == ""

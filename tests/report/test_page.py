@@ -19,6 +19,7 @@ def make_content(trials: int = 30, finished: int = 2, name: str = "digits") -> C
         direction="maximize",
         metric="accuracy",
         dense=DENSE,
+        data_options=" --data data --name mnist",
         folders={trials: "runs/digits/objects/00/00ab"} if finished else {},
     )
 
@@ -39,7 +40,7 @@ def test_a_report_shows_dense_and_finished_models_and_how_to_load_one() -> None:
     assert "<td>trial 30</td><td>0.9830 ± 0.0040</td>" in page
     assert "<td>8,000</td><td>1/5</td><td>7,200</td>" in page
     assert "autocompress.load(" in page
-    assert "evaluate runs/digits/objects/00/00ab --data ROOT" in page
+    assert "evaluate runs/digits/objects/00/00ab --data data --name mnist" in page
 
 
 @pytest.mark.parametrize(("trials", "finished"), [(0, 0), (1, 0), (0, 1)])
