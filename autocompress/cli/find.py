@@ -5,6 +5,7 @@ from pathlib import Path
 
 import optuna
 
+from autocompress.errors import StudyError
 from autocompress.search.spec import Settings, read_study_settings, resolve_settings
 from autocompress.search.study import open_study
 from autocompress.settings import read_settings
@@ -45,3 +46,13 @@ def find_study(name: str, storage: str = "") -> Found:
     study = open_study(places.name, url)
     settings = read_study_settings(study, url)
     return Found(study=study, settings=settings, folder=RunFolder(Path(settings.run_dir)))
+
+
+def has_study(settings: Settings) -> bool:
+    """Return whether the study of ``settings`` was begun before."""
+    places = resolve_settings(settings)
+    try:
+        open_study(places.name, places.storage)
+    except StudyError:
+        return False
+    return True

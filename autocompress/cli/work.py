@@ -7,7 +7,7 @@ from typing import NoReturn
 import optuna
 import typer
 
-from autocompress.cli.find import Found, find_study
+from autocompress.cli.find import Found, find_study, has_study
 from autocompress.cli.plan import print_feasibility
 from autocompress.cli.progress import show_progress
 from autocompress.cli.results import print_results
@@ -15,6 +15,7 @@ from autocompress.cli.screen import open_console, print_pairs
 from autocompress.cli.tables import rank_candidates
 from autocompress.errors import SettingError
 from autocompress.evaluate.task import open_task, train_dense
+from autocompress.graph.layers import LayerGraph
 from autocompress.graph.trace import trace_graph
 from autocompress.search.controller import finalize_trial, run_search
 from autocompress.search.space import write_space
@@ -49,11 +50,16 @@ def write_task_space(settings: Settings, output: Path | None, *, force: bool) ->
     path = Path("search_spaces") / f"{name.replace(':', '.')}.toml" if output is None else output
     if path.exists() and not force:
         raise SettingError(f"{path}: exists already; add --force to replace it, or --output FILE")
-    task = open_task(settings.task)
-    graph = trace_graph(task.make_model().eval(), task.example())
+    graph = trace_task(settings)
     write_space(path, graph, resolve_settings(settings).space, title=f"Search space of {name}.")
     print_feasibility(settings, graph)
     open_console().print(f"written: {path}", markup=False)
+
+
+def trace_task(settings: Settings) -> LayerGraph:
+    """Return the graph of the dense model."""
+    task = open_task(settings.task)
+    return trace_graph(task.make_model().eval(), task.example())
 
 
 def search_study(settings: Settings, *, again: str) -> None:
@@ -65,6 +71,8 @@ def search_study(settings: Settings, *, again: str) -> None:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
+        if not has_study(settings):
+            print_feasibility(settings, trace_task(settings))
         with show_progress() as update:
             result = run_search(settings, progress=update)
     except KeyboardInterrupt:

@@ -58,6 +58,8 @@ def test_a_search_ends_with_a_front_a_report_and_a_model(
     assert "Pareto front of tiny" in first.out
     assert "runs/tiny/report.html" in first.out
     assert "is done" not in first.out
+    assert "Reachable models" in first.out
+    assert "Reachable models" not in again.out
     assert "The search of tiny is done" in again.out
     models = sorted(tmp_path.glob("runs/tiny/models/trial-*"))
     assert len(models) == 2
