@@ -4,6 +4,7 @@ torch-pruning says, for all filters of one layer, which channels of which other 
 them. A union-find over all channels merges these answers into units, which are then numbered.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +13,12 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from autocompress.errors import GraphError
 from autocompress.graph.follow import Flow, Step
 from autocompress.graph.layers import OUTSIDE, Group
 from autocompress.graph.modules import is_depthwise_conv, is_layer, is_norm
+
+_log = logging.getLogger(__name__)
 
 Side = Literal["out", "in", "norm", "image"]
 _Key = tuple[str, Side]
@@ -120,8 +124,12 @@ def find_units(
     channels = example.shape[1] if example.dim() in (2, 4) else 0
     ties = _Ties([Slot(name=_IMAGE[0], side=_IMAGE[1], size=channels), *slots])
     names = {module: name for name, module in model.named_modules()}
-    flow = Flow(model, example)
-    _tie_by_tracing(ties, flow, {**names, flow.image: _IMAGE[0]})
+    try:
+        flow = Flow(model, example)
+        _tie_by_tracing(ties, flow, {**names, flow.image: _IMAGE[0]})
+    except GraphError as error:  # Columns can still be chosen.
+        _log.warning("no filter is prunable: %s", error)
+        leave_alone = [slot.name for slot in slots if slot.side == "out"]
     _lock_all(ties, _IMAGE)
     for module, name in names.items():
         if isinstance(module, nn.Conv2d) and (name, "out") in ties.start and module.groups > 1:

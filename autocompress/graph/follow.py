@@ -16,6 +16,11 @@ from torch import Tensor, nn
 from autocompress.errors import GraphError
 
 
+# What torch-pruning raises on operations that it does not know, such as a channel shuffle.
+_FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+_MAX_PLACES = 5_000_000  # 30 times what DenseNet-121 takes; window attention never ends.
+
+
 @dataclass(frozen=True, kw_only=True)
 class Step:
     """A module or operation that some filters of a layer reach.
@@ -75,6 +80,7 @@ class Flow:
             results.append(net(batch))
             return results[-1]
 
+        self._places = 0
         self._graph = tp.DependencyGraph()
         with torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -92,8 +98,8 @@ class Flow:
                 )
                 _map_splits(self._graph)
                 _map_concats(self._graph)
-            except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-                raise GraphError(f"model: its channels cannot be followed: {error}") from error
+            except _FAILURES as error:
+                raise GraphError(f"channels cannot be followed: {error}") from error
         self._final = {tensor.grad_fn for tensor in tp.utils.flatten_as_list(results[-1])}
 
     def reaches_output(self, module: nn.Module) -> bool:
@@ -105,6 +111,9 @@ class Flow:
 
         ``get_pruning_group`` of torch-pruning does the same, but forgets all but the first of
         several filters that arrive at one place, as when two pieces of a split are multiplied.
+
+        Raises:
+            GraphError: There are too many ways to go.
         """
         node = self._graph.module2node[module]
         prune = self._graph.get_pruner_of_module(module).prune_out_channels
@@ -117,6 +126,9 @@ class Flow:
             if key in seen:
                 continue
             seen.add(key)
+            self._places += len(places)
+            if self._places > _MAX_PLACES:
+                raise GraphError("channels are moved in too many ways to be followed")
             yield self._make_step(node, handler, places)
             for dep in node.dependencies:
                 if dep.is_triggered_by(handler):

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from autocompress.graph.layers import LayerGraph
@@ -210,3 +211,16 @@ def test_operations_leave_all_but_the_output_prunable(case: str) -> None:
     graph = trace_graph(randomise_(copy.deepcopy(net)), torch.zeros(1, 3, 5, 5).double())
 
     assert [group.prunable for group in graph.groups] == [True] * (len(graph.groups) - 1) + [False]
+
+
+def test_columns_are_left_when_channels_cannot_be_followed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = torchvision.models.shufflenet_v2_x0_5(weights=None, num_classes=4)
+    inputs = torch.randn(1, 3, 32, 32, dtype=torch.float64)
+
+    graph = trace_graph(randomise_(model), inputs)
+
+    assert "no filter is prunable" in caplog.text
+    assert not any(group.prunable for group in graph.groups)
+    check_shrinks(model, graph, inputs)
