@@ -132,14 +132,17 @@ def describe_base(base: Base, task: Task) -> dict[str, float]:
     """Return validation scores and cost of ``base``, masked and once physically removed."""
     scores = score_base(base, task)
     cost = count_masks(base.graph, base.masks)
-    nonzero = sum(
-        int((base.model.get_parameter(f"{layer.name}.weight") != 0).sum())
+    nonzero = {
+        layer.name: int((base.model.get_parameter(f"{layer.name}.weight") != 0).sum())
         for layer in base.graph.layers
-    )
+    }
     return {
         "val_loss": scores.loss,
         "val_metric": scores.metric,
-        "masked_weights": float(nonzero),
+        "masked_weights": float(sum(nonzero.values())),
+        "masked_macs": float(
+            sum(nonzero[layer.name] * layer.positions for layer in base.graph.layers)
+        ),
         "weights": float(cost.weights),
         "params": float(cost.params),
         "macs": float(cost.macs),

@@ -40,7 +40,10 @@ def main(path: Path) -> None:
         f"{seconds:.1f} s each (median); two seeds of the full loss agree with rho "
         f"{ceiling[0]:+.2f} [{ceiling[1]:+.2f}, {ceiling[2]:+.2f}]"
     )
-    print("| fast score | s (median) | loss ~ full loss | loss ~ full accuracy | accuracy ~ full loss |")
+    print(
+        "| fast score | s (median) | loss ~ full loss | loss ~ full accuracy | "
+        "accuracy ~ full loss |"
+    )
     print("|---|---|---|---|---|")
     for name in [key for key in records[0] if key.startswith("fast_")]:
         loss = np.array([one[name]["val_loss"] for one in records])

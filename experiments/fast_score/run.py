@@ -19,7 +19,13 @@ from autocompress.evaluate.full import evaluate_full
 from autocompress.evaluate.settings import EvaluateSettings, FastSettings
 from autocompress.evaluate.task import TaskSettings, open_task, train_dense
 from autocompress.search.budget import Budget
-from autocompress.search.counts import Logits, make_bounds, make_candidate, name_counts, read_counts
+from autocompress.search.counts import (
+    Logits,
+    make_bounds,
+    make_candidate,
+    name_counts,
+    read_counts,
+)
 from autocompress.search.space import SpaceSettings
 from autocompress.settings import read_settings
 from autocompress.store.run_folder import RunFolder
@@ -94,7 +100,12 @@ def main(settings: Path, out: Path, overrides: list[str]) -> None:
         for repeat in range(experiment.repeats):
             start = time.perf_counter()
             finished = evaluate_full(
-                base, candidate, task, experiment.evaluate, teacher=base, seed=1000 * repeat + number
+                base,
+                candidate,
+                task,
+                experiment.evaluate,
+                teacher=base,
+                seed=1000 * repeat + number,
             )
             record[f"full_{repeat}"] = {**finished.metrics, "seconds": time.perf_counter() - start}
         with out.open("a") as file:
