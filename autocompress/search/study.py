@@ -2,6 +2,7 @@
 
 import json
 import re
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,8 +88,6 @@ def hold_study(
         _check_version(study)
         _settle_spec(study, spec)
         yield study
-        opened.remove_session()
-        opened.engine.dispose()
     finally:
         lock.release()
 
@@ -102,14 +101,18 @@ def make_storage(url: str) -> RDBStorage:
     path = find_file(url)
     try:
         if path is None:
-            return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-        options = {"connect_args": {"timeout": BUSY_TIMEOUT_S}}
+            options: dict[str, Any] = {"pool_pre_ping": True}
+        else:
+            options = {"connect_args": {"timeout": BUSY_TIMEOUT_S}}
         storage = RDBStorage(url, engine_kwargs=options)
     except (SQLAlchemyError, ImportError) as error:
         first = str(error).splitlines()[0]
         raise StudyError(f"cannot open the database {url}: {first}") from error
-    event.listen(storage.engine, "connect", _set_pragmas)
-    storage.engine.dispose()  # Connections made before the listener would lack the pragmas.
+    # Python 3.13 warns of connections that are left open.
+    weakref.finalize(storage, storage.engine.dispose)
+    if path is not None:
+        event.listen(storage.engine, "connect", _set_pragmas)
+        storage.engine.dispose()  # Connections made before the listener lack the pragmas.
     return storage
 
 
