@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from autocompress.errors import GraphError
 
-
 # What torch-pruning raises on operations that it does not know, such as a channel shuffle.
 _FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 _MAX_PLACES = 5_000_000  # 30 times what DenseNet-121 takes; window attention never ends.
