@@ -16,8 +16,8 @@ STALE := $(foreach stamp,$(RUN_STAMP) $(DEV_STAMP),$(if $(filter $(CURDIR),$(she
 
 help:
 	@echo "make quickstart   search, prune and shrink a small CNN (about 4 minutes after installation)"
-	@echo "make test         lint, types, import layers and tests"
-	@echo "make test-slow    the slow tests only, in parallel"
+	@echo "make test         lint, types, import layers and all tests"
+	@echo "make test-slow    the slow tests only, two at a time"
 	@echo "make lint         lint, types and import layers"
 	@echo "make clean        remove caches and build files"
 	@echo "VENV=PATH reuses an environment; PYTHON=PATH picks the interpreter of a new one"
@@ -27,9 +27,10 @@ quickstart: $(RUN_STAMP)
 
 test: lint
 	$(BIN)/python -m pytest
+	$(MAKE) test-slow
 
 test-slow: $(DEV_STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n auto --timeout 600
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --timeout 600
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check
