@@ -6,7 +6,7 @@ import numpy as np
 
 from autocompress.graph.layers import OUTSIDE, Layer, LayerGraph
 from autocompress.jobs import Candidate
-from autocompress.masks.mask import Masks, kept_inputs, kept_norm, kept_rows
+from autocompress.masks.mask import Masks, kept_inputs, kept_norm, kept_rows, open_columns
 
 FLOAT_BYTES = 4
 INDEX_BYTES = 4
@@ -120,10 +120,9 @@ def count_masks(graph: LayerGraph, masks: Masks) -> Cost:
         inputs = kept_inputs(masks, layer)
         if layer.groups == 1:
             columns = int(masks.columns[layer.name].sum())
-            by_channel = masks.columns[layer.name].reshape(-1, layer.area)
-            # A channel without columns is sliced away; only partly empty ones need an index.
-            partial = by_channel.any(1) & ~by_channel.all(1)
-            indices += columns if bool(partial.any()) else 0
+            # Dead inputs are sliced away; any other missing column has to be gathered around.
+            missing = open_columns(masks, layer) & ~masks.columns[layer.name]
+            indices += columns if bool(missing.any()) else 0
         else:
             depth = 1 if is_depthwise(layer) else int(inputs.sum()) // layer.groups
             columns = depth * layer.area

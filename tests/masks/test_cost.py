@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from autocompress.graph.layers import LayerGraph
 from autocompress.jobs import Candidate
 from autocompress.masks.cost import CostModel, count_masks
-from autocompress.masks.mask import Masks, count_kept, full_masks, parameter_masks
+from autocompress.masks.mask import Masks, close_masks, count_kept, full_masks, parameter_masks
 from tests.hand_made import MAKERS, HandMade, draw_masks
 
 NETS = st.sampled_from(sorted(MAKERS))
@@ -99,16 +99,21 @@ def test_more_columns_than_are_left_means_all_of_them(net: str, seed: int, densi
     assert with_too_many == model.count_candidate(Candidate(filters=filters, columns={}))
 
 
-def test_an_index_is_paid_where_a_channel_is_partly_kept() -> None:
+def test_an_index_is_paid_where_columns_of_a_living_unit_are_gone() -> None:
     made = MAKERS["sequential"]()
     whole = full_masks(made.graph)
     whole.columns["3"][:9] = False
     partial = full_masks(made.graph)
     partial.columns["3"][0] = False
+    dead = full_masks(made.graph)
+    dead.units[0] = False
     dense = count_masks(made.graph, full_masks(made.graph))
 
+    by_unit = count_masks(made.graph, close_masks(made.graph, dead))
     by_channel = count_masks(made.graph, whole)
     by_column = count_masks(made.graph, partial)
 
-    assert by_channel.bytes == dense.bytes - 4 * 9 * 3
+    # Its filter of nine weights, four arrays of its norm, and the 27 weights that read it.
+    assert by_unit.bytes == dense.bytes - 4 * (9 + 4 + 27)
+    assert by_channel.bytes == dense.bytes - 4 * 9 * 3 + 4 * 27
     assert by_column.bytes == dense.bytes - 4 * 1 * 3 + 4 * 35
