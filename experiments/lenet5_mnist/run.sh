@@ -28,17 +28,17 @@ columns="space.filter_density=[1.0, 1.0]"
 (
     search main-0 0
     search main-2 2
-    search small-0 0 --set budget.weights=2870
+    search small-0 0 --set budget.weights=1855
     search filters-0 0 --set "$filters"
     ablate main-0 0
     search filters-1 1 --set "$filters"
 ) &
 (
     search main-1 1
-    search small-1 1 --set budget.weights=2870
+    search small-1 1 --set budget.weights=1855
     search columns-0 0 --set "$columns"
     ablate main-1 1
-    search small-2 2 --set budget.weights=2870
+    search small-2 2 --set budget.weights=1855
     search columns-1 1 --set "$columns"
 ) &
 wait
