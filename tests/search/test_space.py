@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from autocompress.errors import SettingError
 from autocompress.search.space import (
@@ -10,6 +11,7 @@ from autocompress.search.space import (
     resolve_space,
     write_space,
 )
+from autocompress.zoo.make import ModelSettings, make_model
 from tests.fakes import make_small_graph
 
 
@@ -68,3 +70,21 @@ def test_wrong_multiples_and_nested_files_are_refused(tmp_path: Path) -> None:
         read_space(path)
     with pytest.raises(SettingError, match=r"space\.columns_multiple_of: want 1 or more"):
         SpaceSettings(columns_multiple_of=0)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path("search_spaces").glob("*.toml")), ids=lambda p: p.stem
+)
+def test_shipped_files_name_what_the_models_of_the_zoo_have(path: Path) -> None:
+    shape = {"digits_cnn": (1, 8, 8), "lenet5": (1, 28, 28)}.get(path.stem, (3, 32, 32))
+    model = make_model(ModelSettings(name=path.stem), shape, 10)
+    names = {name for name, module in model.named_modules() if hasattr(module, "weight")}
+
+    space = read_space(path)
+
+    assert set(space.filters) | set(space.columns) <= names
+    assert set(space.columns) == {
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Conv2d, nn.Linear))
+    }

@@ -1,0 +1,147 @@
+import copy
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from autocompress.errors import EvaluationError, SettingError
+from autocompress.train.loop import (
+    Hooks,
+    TrainSettings,
+    count_steps,
+    fork_seed,
+    make_optimizer,
+    reestimate_norms_,
+    scale_rate,
+    score_model,
+    train_model_,
+)
+from autocompress.train.objective import accuracy, make_task_loss
+
+LOSS = make_task_loss(functional.cross_entropy)
+
+
+class Blobs:
+    """Two classes of points around two centres."""
+
+    def __len__(self) -> int:
+        return 64
+
+    def batches(
+        self, size: int, *, seed: int | None = None, augment: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = torch.Generator().manual_seed(0 if seed is None else seed)
+        for _ in range(len(self) // min(size, len(self))):
+            targets = torch.randint(0, 2, (min(size, len(self)),), generator=generator)
+            noise = torch.randn(len(targets), 3, generator=generator)
+            yield noise + 4.0 * targets[:, None], targets
+
+
+def make_net() -> nn.Module:
+    with fork_seed(0):
+        return nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_training_learns_and_ends_in_evaluation_mode(optimizer: str) -> None:
+    net = make_net()
+    settings = TrainSettings(epochs=10, batch_size=16, learning_rate=0.02)
+    if optimizer == "sgd":
+        settings = TrainSettings(epochs=10, batch_size=16, learning_rate=0.1, optimizer="sgd")
+    before = score_model(net, Blobs(), loss=functional.cross_entropy, metric=accuracy)
+
+    train_model_(net, Blobs(), settings, loss=LOSS, seed=0)
+
+    after = score_model(net, Blobs(), loss=functional.cross_entropy, metric=accuracy)
+    assert after.loss < before.loss
+    assert after.metric > 0.95
+    assert not net.training
+
+
+def test_equal_seeds_give_equal_weights_and_leave_the_global_generator() -> None:
+    settings = TrainSettings(epochs=2, batch_size=16)
+    nets = [make_net(), make_net()]
+    state = torch.get_rng_state()
+
+    for net in nets:
+        train_model_(net, Blobs(), settings, loss=LOSS, seed=7)
+
+    assert torch.equal(torch.get_rng_state(), state)
+    for one, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_zeros_held_by_a_hook_stay_zero_against_momentum(optimizer: str) -> None:
+    net = make_net()
+    weight = net.get_parameter("0.weight")
+    mask = torch.ones_like(weight)
+    mask[:, 1] = 0
+
+    def hold(_step: int) -> None:
+        with torch.no_grad():
+            weight.mul_(mask)
+
+    settings = TrainSettings(epochs=3, batch_size=16, learning_rate=0.05)
+    if optimizer == "sgd":
+        settings = TrainSettings(epochs=3, batch_size=16, learning_rate=0.05, optimizer="sgd")
+    train_model_(net, Blobs(), settings, loss=LOSS, seed=0, hooks=Hooks(on_step=hold))
+
+    assert not weight[:, 1].any()
+    assert weight[:, 0].any()
+
+
+def test_a_fraction_of_an_epoch_is_a_fraction_of_the_steps() -> None:
+    assert count_steps(Blobs(), TrainSettings(epochs=0.5, batch_size=8)) == 4
+    assert count_steps(Blobs(), TrainSettings(epochs=3, batch_size=8)) == 24
+    assert count_steps(Blobs(), TrainSettings(epochs=0.01, batch_size=64)) == 1
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "cosine", "constant"])
+def test_the_rate_stays_within_its_maximum_and_ends_low(schedule: str) -> None:
+    rates = [scale_rate(schedule, step, 100) for step in range(100)]
+
+    assert 0 < min(rates) <= max(rates) <= 1.001
+    assert rates[-1] == 1 if schedule == "constant" else rates[-1] < 0.01
+
+
+def test_weight_decay_spares_biases_and_norms() -> None:
+    optimizer = make_optimizer(make_net(), TrainSettings(weight_decay=0.1))
+
+    decayed, others = optimizer.param_groups
+
+    assert decayed["weight_decay"] == 0.1
+    assert others["weight_decay"] == 0
+    assert all(parameter.ndim > 1 for parameter in decayed["params"])
+
+
+def test_a_loss_that_is_not_finite_is_an_error() -> None:
+    def broken(model: nn.Module, inputs: Tensor, _targets: Tensor) -> Tensor:
+        return model(inputs).sum() * float("nan")
+
+    with pytest.raises(EvaluationError, match="diverged"):
+        train_model_(make_net(), Blobs(), TrainSettings(epochs=1), loss=broken, seed=0)
+
+
+def test_norms_take_the_statistics_of_what_they_see_now() -> None:
+    net = make_net()
+    other = copy.deepcopy(net)
+
+    reestimate_norms_(net, Blobs(), batches=4, batch_size=16, seed=3)
+
+    inputs = torch.cat([batch for batch, _ in Blobs().batches(16, seed=3)])
+    seen = other.get_submodule("0")(inputs)
+    # The mean over batches of equal size is the mean over all; float32 sums of 64 terms.
+    torch.testing.assert_close(
+        net.get_buffer("1.running_mean"), seen.mean(0), rtol=1e-4, atol=1e-5
+    )
+    norm = net.get_submodule("1")
+    assert isinstance(norm, nn.BatchNorm1d)
+    assert norm.momentum == 0.1
+
+
+def test_settings_of_zero_are_refused() -> None:
+    with pytest.raises(SettingError, match=r"train\.epochs: want a value above 0, got 0"):
+        TrainSettings(epochs=0)
