@@ -8,7 +8,13 @@ from autocompress.masks.mask import apply_masks_, parameter_masks
 from autocompress.methods.base import Request
 from autocompress.methods.choose import make_method
 from autocompress.train.loop import Hooks, Scores, TrainSettings, score_model, train_model_
-from autocompress.train.objective import BatchLoss, make_distilled_loss, make_task_loss
+from autocompress.train.objective import (
+    LOSSES,
+    BatchLoss,
+    make_distilled_loss,
+    make_soft_distance,
+    make_task_loss,
+)
 
 
 def prune_base(
@@ -64,6 +70,10 @@ def make_retrain_loss(task: Task, teacher: Base, settings: EvaluateSettings) -> 
     distill = settings.distill
     if distill.share == 0:
         return make_task_loss(task.loss)
+    classes = task.settings.loss == "cross_entropy"
     return make_distilled_loss(
-        task.loss, teacher.model, share=distill.share, temperature=distill.temperature
+        task.loss,
+        teacher.model,
+        share=distill.share,
+        distance=make_soft_distance(distill.temperature) if classes else LOSSES["mse"],
     )

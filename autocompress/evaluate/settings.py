@@ -32,9 +32,9 @@ class DistillSettings:
     """Distillation from the dense model while pruned models are retrained.
 
     Attributes:
-        share: Weight of the teacher in the loss, 0..1; 0 switches it off. It needs a
-            classifier.
-        temperature: Of both softmaxes, above 0.
+        share: Weight of the teacher in the loss, 0..1; 0 switches it off.
+        temperature: Of both softmaxes, above 0, with cross entropy; with another loss the
+            teacher's outputs are followed by their mean squared error.
     """
 
     share: float = 0.5

@@ -74,26 +74,42 @@ def make_task_loss(loss: Loss) -> BatchLoss:
 
 
 def make_distilled_loss(
-    loss: Loss, teacher: nn.Module, *, share: float, temperature: float
+    loss: Loss, teacher: nn.Module, *, share: float, distance: Loss
 ) -> BatchLoss:
-    """Return a mix of ``loss`` and the distance to a teacher's softened classes.
+    """Return a mix of ``loss`` and the distance to a teacher's outputs.
 
-    ``(1 - share) * loss + share * T^2 * KL(teacher / T || student / T)``. Source: Hinton et al.,
-    arXiv:1503.02531, section 2.
+    ``(1 - share) * loss(outputs, targets) + share * distance(outputs, teacher's outputs)``.
+    Source: Hinton et al., arXiv:1503.02531, section 2.
 
     Args:
         loss: On (outputs, targets).
-        teacher: In evaluation mode; its outputs have shape (samples, classes).
+        teacher: In evaluation mode.
         share: Weight of the teacher, 0..1.
-        temperature: Above 0.
+        distance: On (outputs, teacher's outputs): :func:`make_soft_distance` for a classifier,
+            the mean squared error for anything else.
     """
 
     def distilled_loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         outputs = model(inputs)
         with torch.no_grad():
-            wanted = functional.log_softmax(teacher(inputs).float() / temperature, 1)
-        given = functional.log_softmax(outputs.float() / temperature, 1)
-        distance = functional.kl_div(given, wanted, reduction="batchmean", log_target=True)
-        return (1 - share) * loss(outputs, targets) + share * temperature**2 * distance
+            wanted = teacher(inputs)
+        taught = distance(outputs.float(), wanted.float())
+        return (1 - share) * loss(outputs, targets) + share * taught
 
     return distilled_loss
+
+
+def make_soft_distance(temperature: float) -> Loss:
+    """Return ``T^2 * KL(teacher / T || student / T)`` of logits.
+
+    Args:
+        temperature: Above 0.
+    """
+
+    def soft_distance(outputs: Tensor, wanted: Tensor) -> Tensor:
+        given = functional.log_softmax(outputs / temperature, 1)
+        target = functional.log_softmax(wanted / temperature, 1)
+        gap = functional.kl_div(given, target, reduction="batchmean", log_target=True)
+        return temperature**2 * gap
+
+    return soft_distance

@@ -5,8 +5,10 @@ from torch.nn import functional
 
 from autocompress.errors import SettingError
 from autocompress.train.objective import (
+    Loss,
     accuracy,
     make_distilled_loss,
+    make_soft_distance,
     make_task_loss,
     resolve_loss,
     resolve_metric,
@@ -35,15 +37,18 @@ def test_distillation_without_share_is_the_plain_loss() -> None:
     inputs, targets = torch.randn(5, 3), torch.tensor([0, 1, 2, 3, 0])
 
     plain = make_task_loss(functional.cross_entropy)(model, inputs, targets)
-    distilled = make_distilled_loss(functional.cross_entropy, teacher, share=0.0, temperature=2.0)
+    distilled = make_distilled_loss(
+        functional.cross_entropy, teacher, share=0.0, distance=make_soft_distance(2.0)
+    )
 
     torch.testing.assert_close(distilled(model, inputs, targets), plain)
 
 
-def test_a_student_equal_to_its_teacher_pays_nothing_for_the_distance() -> None:
+@pytest.mark.parametrize("distance", [make_soft_distance(4.0), functional.mse_loss])
+def test_a_student_equal_to_its_teacher_pays_nothing_for_the_distance(distance: Loss) -> None:
     model = nn.Linear(3, 4)
     inputs, targets = torch.randn(5, 3), torch.tensor([0, 1, 2, 3, 0])
 
-    loss = make_distilled_loss(functional.cross_entropy, model, share=1.0, temperature=4.0)
+    loss = make_distilled_loss(functional.cross_entropy, model, share=1.0, distance=distance)
 
     assert loss(model, inputs, targets).item() == pytest.approx(0.0, abs=1e-6)
