@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from autocompress.cli.main import make_app
+from autocompress.search.study import make_storage
 from tests.synthetic import make_study
 
 ROOT = Path(__file__).parents[1]
@@ -36,7 +37,7 @@ def test_a_marked_block_runs(block: str, tmp_path: Path, monkeypatch: pytest.Mon
     assert url
     (tmp_path / url[1]).parent.mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    make_study(10, storage=url[0], name="quickstart")
+    make_study(10, storage=make_storage(url[0]), name="quickstart")
 
     exec(compile(block, "README.md", "exec"), {})
 

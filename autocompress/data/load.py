@@ -121,7 +121,7 @@ def _hold(
     )
 
 
-def _make_spec(settings: DataSettings, images: NDArray[np.generic]) -> InputSpec:
+def _make_spec(settings: DataSettings, images: NDArray[np.uint8 | np.float32]) -> InputSpec:
     """Return shape and normalisation; the latter measured unless the data set is well known."""
     _, height, width, channels = images.shape
     shape = (channels, height, width)

@@ -7,6 +7,7 @@ import pytest
 
 from autocompress.cli import main
 from autocompress.search.spec import Settings, make_spec
+from autocompress.search.study import make_storage
 from tests.synthetic import make_study
 
 
@@ -41,7 +42,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the database of a study of 12 fast trials and 2 finished models without files."""
     path = tmp_path_factory.mktemp("stored") / "study.db"
     spec = make_spec(Settings(name="synthetic"))
-    make_study(12, storage=f"sqlite:///{path}", spec=spec)
+    make_study(12, storage=make_storage(f"sqlite:///{path}"), spec=spec)
     return path
 
 
@@ -50,6 +51,6 @@ def storage(stored: Path, tmp_path: Path) -> str:
     """Return the URL of a copy of that study, with its run folder beside it."""
     shutil.copy(stored, tmp_path / "study.db")
     url = f"sqlite:///{tmp_path}/study.db"
-    study = optuna.load_study(study_name="synthetic", storage=url)
+    study = optuna.load_study(study_name="synthetic", storage=make_storage(url))
     study.set_user_attr("run_dir", str(tmp_path / "run"))
     return url
