@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -85,7 +86,7 @@ def load_base(folder: Path, task: Task) -> Base:
     model = load(folder, factory=task.find_factory()).to(task.device)
     try:
         columns = load_file(folder / MASKS_FILE)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ArtifactError(f"{folder}: cannot read {MASKS_FILE}: {error}") from error
     graph = trace_graph(model, task.example())
     masks = Masks(

@@ -103,7 +103,7 @@ def evaluate_full(
     metrics = {
         **figures,
         **describe_base(purified, task),
-        **test_finished(compact, task),
+        **read_test(compact, task),
         "compact_gap": gap,
         "macs": float(measure_macs(compact, task.example())),
         "weights": float(sum(p.numel() for p in compact.parameters() if p.ndim > 1)),
@@ -150,7 +150,7 @@ def describe_base(base: Base, task: Task) -> dict[str, float]:
     }
 
 
-def test_finished(model: nn.Module, task: Task) -> dict[str, float]:
+def read_test(model: nn.Module, task: Task) -> dict[str, float]:
     """Return loss and metric on the test set, and the standard error of an accuracy."""
     scores = score_model(model, task.data.open_test(), loss=task.loss, metric=task.metric)
     figures = {"test_loss": scores.loss, "test_metric": scores.metric}

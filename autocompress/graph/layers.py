@@ -65,10 +65,12 @@ class Norm:
     Attributes:
         name: Qualified module name.
         units: Unit of each channel.
+        affine: Whether it has a gain and a shift.
     """
 
     name: str
     units: tuple[int, ...]
+    affine: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

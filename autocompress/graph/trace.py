@@ -143,7 +143,13 @@ def _make_graph(
         if is_layer(modules[name])
     )
     norms = tuple(
-        Norm(name=name, units=units.of[name, "norm"]) for name, _ in runs if is_norm(modules[name])
+        Norm(
+            name=name,
+            units=units.of[name, "norm"],
+            affine=getattr(modules[name], "weight", None) is not None,
+        )
+        for name, _ in runs
+        if is_norm(modules[name])
     )
     return LayerGraph(layers=layers, norms=norms, groups=units.groups)
 

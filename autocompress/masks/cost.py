@@ -10,7 +10,8 @@ from autocompress.masks.mask import Masks, kept_inputs, kept_norm, kept_rows, op
 
 FLOAT_BYTES = 4
 INDEX_BYTES = 4
-NORM_ARRAYS = 4  # gain, shift, running mean, running variance
+NORM_STATISTICS = 2  # running mean and variance
+NORM_AFFINE = 2  # gain and shift
 RESOURCES = ("macs", "params", "bytes")
 
 
@@ -55,7 +56,9 @@ class CostModel:
         self.has_bias = np.array([layer.has_bias for layer in graph.layers])
         self.conv_groups = np.array([layer.groups for layer in graph.layers])
         self.depthwise = np.array([is_depthwise(layer) for layer in graph.layers])
-        self.norms = sum((spread(norm.units) for norm in graph.norms), np.zeros(len(sizes)))
+        none = np.zeros(len(sizes))
+        self.norms = sum((spread(norm.units) for norm in graph.norms), none)
+        self.affine = sum((spread(norm.units) for norm in graph.norms if norm.affine), none)
         self.column_index = np.array(
             [i for i, layer in enumerate(graph.layers) if layer.groups == 1], dtype=np.int64
         )
@@ -84,14 +87,14 @@ class CostModel:
         rows = np.rint(self.rows @ kept).astype(np.int64)
         weights = rows * columns
         biases = int(rows[self.has_bias].sum())
-        norm = int(np.rint(self.norms @ kept))
+        statistics = NORM_STATISTICS * int(np.rint(self.norms @ kept))
         indices = int(columns[columns < self.count_open(keeps)].sum())
-        params = int(weights.sum()) + biases + 2 * norm
+        params = int(weights.sum()) + biases + NORM_AFFINE * int(np.rint(self.affine @ kept))
         return Cost(
             weights=int(weights.sum()),
             params=params,
             macs=int((weights * self.positions).sum()),
-            bytes=FLOAT_BYTES * (params + (NORM_ARRAYS - 2) * norm) + INDEX_BYTES * indices,
+            bytes=FLOAT_BYTES * (params + statistics) + INDEX_BYTES * indices,
         )
 
     def count_candidate(self, candidate: Candidate) -> Cost:
@@ -129,11 +132,12 @@ def count_masks(graph: LayerGraph, masks: Masks) -> Cost:
         weights += rows * columns
         biases += rows * layer.has_bias
         macs += rows * columns * layer.positions
-    norm = sum(int(kept_norm(masks, norm).sum()) for norm in graph.norms)
-    params = weights + biases + 2 * norm
+    kept = [(norm.affine, int(kept_norm(masks, norm).sum())) for norm in graph.norms]
+    statistics = NORM_STATISTICS * sum(count for _, count in kept)
+    params = weights + biases + NORM_AFFINE * sum(count for affine, count in kept if affine)
     return Cost(
         weights=weights,
         params=params,
         macs=macs,
-        bytes=FLOAT_BYTES * (params + (NORM_ARRAYS - 2) * norm) + INDEX_BYTES * indices,
+        bytes=FLOAT_BYTES * (params + statistics) + INDEX_BYTES * indices,
     )

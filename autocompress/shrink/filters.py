@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from autocompress.errors import GraphError
 from autocompress.graph.check import find_kept, slice_units_
-from autocompress.graph.layers import OUTSIDE, Group, Layer, LayerGraph, Norm
+from autocompress.graph.layers import OUTSIDE, Group, Layer, LayerGraph
 from autocompress.masks.cost import is_depthwise
 from autocompress.masks.mask import Masks, apply_masks_, kept_inputs, parameter_masks
 
@@ -34,7 +34,7 @@ def slice_graph(graph: LayerGraph, masks: Masks) -> tuple[LayerGraph, Masks]:
         )
 
     layers = tuple(_slice_layer(layer, renumber) for layer in graph.layers)
-    norms = tuple(Norm(name=norm.name, units=renumber(norm.units)) for norm in graph.norms)
+    norms = tuple(replace(norm, units=renumber(norm.units)) for norm in graph.norms)
     groups: list[Group] = []
     for group in graph.groups:
         start = groups[-1].start + groups[-1].size if groups else 0

@@ -206,7 +206,8 @@ class fork_seed(AbstractContextManager[None]):  # noqa: N801 - reads as a verb i
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self._fork = torch.random.fork_rng()
+        devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+        self._fork = torch.random.fork_rng(devices=list(devices))
 
     def __enter__(self) -> None:
         """Save the states and seed."""
@@ -223,6 +224,8 @@ def score_model(
     model: nn.Module, source: Batches, *, loss: Loss, metric: Metric, batch_size: int = 1000
 ) -> Scores:
     """Return the mean loss and metric of ``model`` over all of ``source``, in evaluation mode."""
+    if not len(source):
+        raise EvaluationError("want samples to score a model on, got an empty set")
     was_training = model.training
     model.eval()
     losses, metrics, samples = 0.0, 0.0, 0

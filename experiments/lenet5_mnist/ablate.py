@@ -1,8 +1,8 @@
 """Finish the best candidate of a study in other ways: ablate.py SETTINGS OUT.jsonl [a.b=c ...].
 
-The same base, candidate and seed as the study's finished model; only the named part differs, and
-every variant trains for the same number of epochs in all. One JSON line per variant; variants
-that OUT holds are left out.
+The same base, candidate and seed as the finished model of the study; only the named part differs,
+and every variant trains for the same number of epochs in all. One JSON line per variant; variants
+that OUT holds are left out. The models lie beside OUT.
 """
 
 import json
@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from autocompress.evaluate.evaluator import Evaluator
+from autocompress.evaluate.evaluator import Evaluator, save_finished
 from autocompress.evaluate.full import evaluate_full
 from autocompress.evaluate.settings import EvaluateSettings
 from autocompress.evaluate.task import open_task
@@ -60,6 +60,8 @@ def main(settings_path: Path, out: Path, overrides: list[str]) -> None:
             base, candidate, task, variant, teacher=teacher, seed=settings.seed
         )
         seconds = time.perf_counter() - start
+        slug = name.split(" (")[0].replace(" ", "-")
+        save_finished(out.parent / "variants" / f"{settings.name}-{slug}", finished, task)
         record = {"study": settings.name, "variant": name, **finished.metrics, "seconds": seconds}
         with out.open("a") as file:
             file.write(json.dumps(record) + "\n")

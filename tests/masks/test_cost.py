@@ -1,5 +1,7 @@
 """Costs counted before a model exists equal those counted on it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -117,3 +119,13 @@ def test_an_index_is_paid_where_columns_of_a_living_unit_are_gone() -> None:
     assert by_unit.bytes == dense.bytes - 4 * (9 + 4 + 27)
     assert by_channel.bytes == dense.bytes - 4 * 9 * 3 + 4 * 27
     assert by_column.bytes == dense.bytes - 4 * 1 * 3 + 4 * 35
+
+
+def test_a_norm_without_gain_and_shift_costs_its_statistics_only() -> None:
+    graph = MAKERS["sequential"]().graph
+    bare = replace(graph, norms=tuple(replace(norm, affine=False) for norm in graph.norms))
+    whole, less = (count_masks(each, full_masks(each)) for each in (graph, bare))
+
+    assert whole.params - less.params == 2 * 4
+    assert whole.bytes - less.bytes == 4 * 2 * 4
+    assert CostModel(bare).count_candidate(Candidate(filters={}, columns={})) == less
