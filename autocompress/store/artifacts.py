@@ -202,6 +202,11 @@ def _read_file(path: Path, most: int | None = None) -> bytes:
         if most is not None and size > most:
             raise ArtifactError(f"{path}: want at most {most:,} bytes, got {size:,}")
         return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ArtifactError(
+            f"{path.parent}: no finished model lies here, {path.name} is missing; give the folder "
+            "that a search printed"
+        ) from error
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read: {error.strerror}") from error
 
