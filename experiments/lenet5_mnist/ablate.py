@@ -22,6 +22,8 @@ from autocompress.search.study import open_study
 from autocompress.settings import read_settings
 from autocompress.store.run_folder import RunFolder
 
+DIRECT = "in one step from the dense net"  # Without the retraining of the rounds between.
+
 
 def make_variants(settings: EvaluateSettings) -> dict[str, EvaluateSettings]:
     """Return the ways to finish by name; the epochs of ADMM go to retraining where it is off."""
@@ -37,6 +39,10 @@ def make_variants(settings: EvaluateSettings) -> dict[str, EvaluateSettings]:
             settings, method=one_shot, full=replace(full, retrain=longer)
         ),
         "quadratic penalty instead of ADMM (no dual)": replace(settings, method=penalty),
+        f"{DIRECT}, ADMM": settings,
+        f"{DIRECT}, one-shot": replace(
+            settings, method=one_shot, full=replace(full, retrain=longer)
+        ),
     }
 
 
@@ -57,10 +63,15 @@ def main(settings_path: Path, out: Path, overrides: list[str]) -> None:
             continue
         start = time.perf_counter()
         finished = evaluate_full(
-            base, candidate, task, variant, teacher=teacher, seed=settings.seed
+            teacher if name.startswith(DIRECT) else base,
+            candidate,
+            task,
+            variant,
+            teacher=teacher,
+            seed=settings.seed,
         )
         seconds = time.perf_counter() - start
-        slug = name.split(" (")[0].replace(" ", "-")
+        slug = name.split(" (")[0].replace(",", "").replace(" ", "-")
         save_finished(out.parent / "variants" / f"{settings.name}-{slug}", finished, task)
         record = {"study": settings.name, "variant": name, **finished.metrics, "seconds": seconds}
         with out.open("a") as file:
