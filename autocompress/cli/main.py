@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -51,6 +52,7 @@ def make_app() -> typer.Typer:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line and exit with its code: 0 done, 1 error, 2 usage, 130 interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    _see_own_modules()
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     logging.basicConfig(level=logging.INFO if debug else logging.ERROR)
@@ -69,6 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         kind = type(error).__name__
         _fail(f"unexpected {kind}: {error}; run it again with --debug and report what it shows")
+
+
+def _see_own_modules() -> None:
+    """Let ``package.module:function`` name a file of the working folder, as ``python -m`` does."""
+    folder = str(Path.cwd())
+    if folder not in sys.path and "" not in sys.path:
+        sys.path.append(folder)  # Last: nothing installed is hidden by a file that lies here.
 
 
 def _fail(text: str) -> None:

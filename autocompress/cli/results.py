@@ -13,7 +13,6 @@ from autocompress.cli.check import list_weights
 from autocompress.cli.find import Found
 from autocompress.cli.screen import open_console, print_pairs
 from autocompress.cli.tables import find_front_rows, print_trials
-from autocompress.data.settings import DataSettings
 from autocompress.data.source import InputSpec
 from autocompress.errors import AutoCompressError
 from autocompress.evaluate.task import TaskSettings, key_dense
@@ -22,7 +21,7 @@ from autocompress.report.frames import find_finished, read_direction, trials_fra
 from autocompress.report.page import Content, write_page
 from autocompress.store.artifacts import METRICS_FILE, load
 from autocompress.store.run_folder import RunFolder
-from autocompress.zoo.make import make_model
+from autocompress.zoo.make import is_known, make_model
 
 REPORT_FILE = "report.html"
 
@@ -39,15 +38,17 @@ def write_report(found: Found, output: Path | None = None) -> Path:
         metric=found.settings.task.metric,
         dense=measure_dense(found.settings.task, found.folder),
         folders=list_models(found),
-        data_options=list_options(found.settings.task.data),
+        data_options=list_options(found.settings.task),
     )
     write_page(path, content)
     return path
 
 
-def list_options(data: DataSettings) -> str:
-    """Return the options by which ``autocompress evaluate`` finds ``data``."""
-    return f" --data {shlex.quote(data.root)} --name {data.name}" if data.root else ""
+def list_options(task: TaskSettings) -> str:
+    """Return the options by which ``autocompress evaluate`` finds data and model of ``task``."""
+    data, model = task.data, task.model.name
+    places = f" --data {shlex.quote(data.root)} --name {data.name}" if data.root else ""
+    return places if is_known(model) else f"{places} --factory {shlex.quote(model)}"
 
 
 def list_models(found: Found) -> dict[int, str]:

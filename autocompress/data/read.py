@@ -111,14 +111,40 @@ def read_npz(settings: DataSettings, part: Part) -> Arrays:
         raise DataError(
             f"{path}: want an .npz file with {part}_images and {part}_labels, got: {error}"
         ) from error
-    if images.dtype != np.uint8:
-        images = images.astype(np.float32)
+    images = _convert_images(path, images)
+    targets = _convert_labels(path, labels)
+    return Arrays(images=images[..., None] if images.ndim == 3 else images, targets=targets)
+
+
+def _convert_images(path: Path, images: NDArray[Any]) -> NDArray[Any]:
+    """Return uint8 of whole numbers, float32 of others."""
+    if np.issubdtype(images.dtype, np.integer):
+        if images.size and not (images.min() >= 0 and images.max() <= 255):
+            raise DataError(
+                f"{path}: want images of whole numbers in 0..255, got {images.min()} to "
+                f"{images.max()}; store others as floats"
+            )
+        return images.astype(np.uint8, copy=False)
+    if not np.issubdtype(images.dtype, np.floating) or not np.isfinite(images).all():
+        raise DataError(f"{path}: want images of finite numbers, got {images.dtype} with others")
+    return images.astype(np.float32, copy=False)
+
+
+def _convert_labels(path: Path, labels: NDArray[Any]) -> NDArray[Any]:
+    """Return int64 classes, one dimension for one class per sample, or float32 values."""
     if np.issubdtype(labels.dtype, np.floating):
-        labels = labels.astype(np.float32)
-        labels = labels[:, None] if labels.ndim == 1 else labels
-    else:
-        labels = labels.astype(np.int64)
-    return Arrays(images=images[..., None] if images.ndim == 3 else images, targets=labels)
+        if not np.isfinite(labels).all():
+            raise DataError(f"{path}: want labels that are finite, got some that are not")
+        values = labels.astype(np.float32)
+        return values[:, None] if values.ndim == 1 else values
+    if not np.issubdtype(labels.dtype, np.integer) and labels.dtype != np.bool_:
+        raise DataError(f"{path}: want labels that are numbers, got {labels.dtype}")
+    classes = labels.astype(np.int64)
+    if classes.ndim == 2 and classes.shape[1] == 1:
+        classes = classes[:, 0]
+    if classes.ndim == 1 and classes.size and classes.min() < 0:
+        raise DataError(f"{path}: want classes numbered from 0, got {classes.min()}")
+    return classes
 
 
 READERS: dict[str, Reader] = {

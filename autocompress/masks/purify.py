@@ -170,7 +170,9 @@ def purify(
         moved = move_thresholds(thresholds, names, rng)
         found = cut_below(graph, energies, masks, moved)
         share = getattr(count_masks(graph, found), settings.resource) / full
-        excess = max(0.0, wanted - measure(found)) / max(settings.tolerance, 1e-4)
+        lost = wanted - measure(found)
+        # A metric that is NaN is within no tolerance; max() alone would pass over it.
+        excess = math.inf if math.isnan(lost) else max(0.0, lost) / max(settings.tolerance, 1e-4)
         moved_energy = share + 0.1 * excess
         if moved_energy <= energy or rng.random() < math.exp(
             (energy - moved_energy) / temperature

@@ -154,7 +154,9 @@ def _plan_round(course: Course, current: Round, records: Sequence[Record]) -> Pl
         if _find(records, current.number, "round"):
             return None
         return Plan(round=current, todo="round", chosen=best[0], rounds=rounds)
-    finished = {one.candidate.key() for one in _find(records, current.number, "full")}
+    full = _find(records, current.number, "full")
+    # One that failed stopped the search: whoever starts it again wants it tried again.
+    finished = {one.candidate.key() for one in full if math.isfinite(one.energy)}
     for record in best[: course.finalize_top]:
         if record.candidate.key() not in finished:
             return Plan(round=current, todo="full", chosen=record, rounds=rounds)

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -13,7 +14,7 @@ from autocompress.search.anneal import AnnealSettings
 from autocompress.search.budget import Budget
 from autocompress.search.rounds import RoundSettings
 from autocompress.search.space import SpaceSettings, resolve_space
-from autocompress.search.study import read_spec
+from autocompress.search.study import find_file, normalize_storage, read_spec
 from autocompress.settings import parse_settings, settings_to_json
 
 PLACES = ("run_dir", "storage")  # Where things lie does not change what is found.
@@ -83,5 +84,19 @@ def read_study_settings(study: optuna.Study, storage: str) -> Settings:
         StudyError: The study was not made by this package.
         SettingError: It was made by a version with other settings.
     """
-    run_dir = study.user_attrs.get("run_dir", "")
+    run_dir = find_run_dir(study.user_attrs.get("run_dir", ""), storage)
     return parse_settings(Settings, {**read_spec(study), "run_dir": run_dir, "storage": storage})
+
+
+def find_run_dir(stored: str, storage: str) -> str:
+    """Return the run folder: the one around the database where that is the one of the study.
+
+    A study remembers its folder as it was given, mostly relative to where the search began; the
+    database says where that folder is for someone who stands elsewhere or moved it.
+    """
+    file = find_file(normalize_storage(storage))
+    if file is None or not stored:
+        return stored
+    around = file.parent
+    is_same = around.resolve().name == Path(stored).resolve().name
+    return str(around) if is_same and (around / "objects").is_dir() else stored

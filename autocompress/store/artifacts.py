@@ -118,7 +118,8 @@ def load(folder: str | Path, *, factory: Factory | None = None) -> nn.Module:
     if factory is None and not is_known(settings.name):
         raise ArtifactError(
             f"{folder}: the model {settings.name!r} is not of the zoo or torchvision; "
-            "pass its factory: load(folder, factory=...)"
+            "pass its factory: load(folder, factory=...), or --factory PACKAGE.MODULE:FACTORY "
+            "on the command line"
         )
     model = _make_dense(folder, settings, shape, classes, factory)
     try:

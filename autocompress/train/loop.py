@@ -58,8 +58,12 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_size", "learning_rate"):
-            if not getattr(self, key) > 0:
+            if not 0 < getattr(self, key) < math.inf:
                 raise SettingError(f"train.{key}: want a value above 0, got {getattr(self, key)}")
+        if not 0 <= self.momentum < 1:
+            raise SettingError(f"train.momentum: want 0 or more and below 1, got {self.momentum}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise SettingError(f"train.weight_decay: want 0 or more, got {self.weight_decay}")
 
 
 def ignore_step(step: int) -> None:
@@ -118,8 +122,9 @@ def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Opt
         {"params": others, "weight_decay": 0.0},
     ]
     if settings.optimizer == "sgd":
+        nesterov = settings.momentum > 0  # PyTorch refuses it without momentum.
         return torch.optim.SGD(
-            groups, lr=settings.learning_rate, momentum=settings.momentum, nesterov=True
+            groups, lr=settings.learning_rate, momentum=settings.momentum, nesterov=nesterov
         )
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(settings.momentum, 0.999))
 

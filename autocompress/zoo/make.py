@@ -55,7 +55,7 @@ def make_model(settings: ModelSettings, input_shape: tuple[int, ...], classes: i
             if not isinstance(model, nn.Module):
                 raise TypeError(f"want a torch.nn.Module, got {type(model).__name__}")
             return model
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, SettingError):
             raise
         raise SettingError(f"model {name!r} with {settings.options}: {error}") from error

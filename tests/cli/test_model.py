@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -6,10 +7,12 @@ import torch
 
 from autocompress.cli import main
 from autocompress.cli.check import find_name
+from autocompress.cli.results import list_options
 from autocompress.data.source import InputSpec
 from autocompress.errors import DataError
+from autocompress.evaluate.task import TaskSettings
 from autocompress.store.artifacts import save_artifact
-from autocompress.zoo.make import ModelSettings, make_model
+from autocompress.zoo.make import ModelSettings, import_callable, make_model
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +110,36 @@ def test_two_data_sets_in_one_folder_must_be_named(tmp_path: Path) -> None:
 def test_no_root_means_the_digits() -> None:
     assert find_name("") == "digits"
     assert find_name("data.npz") == "npz"
+
+
+def test_a_factory_may_lie_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [one for one in sys.path if one and one != str(tmp_path)])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "factory_lying_here.py").write_text("make = dict\n")
+
+    run("--version")
+
+    assert import_callable("factory_lying_here:make", "model.name") is dict
+
+
+def test_a_foreign_model_asks_for_its_factory_by_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_artifact(
+        tmp_path,
+        torch.nn.Linear(2, 2),
+        model_settings=ModelSettings(name="mine:make"),
+        input_shape=(2, 1, 1),
+        classes=2,
+        input_spec=InputSpec(shape=(2, 1, 1), mean=(0.0, 0.0), std=(1.0, 1.0)),
+        metrics={},
+    )
+
+    assert run("evaluate", str(tmp_path)) == 1
+
+    assert "--factory PACKAGE.MODULE:FACTORY" in capsys.readouterr().err
+    assert list_options(TaskSettings(model=ModelSettings(name="mine:make"))) == (
+        " --factory mine:make"
+    )

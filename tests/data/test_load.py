@@ -300,3 +300,34 @@ def test_cuda_gives_the_batches_of_the_cpu(tmp_path: Path) -> None:
         # One fused multiply-add less on one side: float32 rounding of values below 3.
         torch.testing.assert_close(a, b.cpu(), atol=1e-6, rtol=0)
         assert torch.equal(c, d.cpu())
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"train_labels": np.full(20, -1)}, "want classes numbered from 0, got -1"),
+        ({"train_labels": np.full(20, "cat")}, "want labels that are numbers"),
+        ({"train_labels": np.full(20, np.nan)}, "want labels that are finite"),
+        ({"train_images": np.full((20, 5, 6), np.nan)}, "want images of finite numbers"),
+        ({"train_images": np.full((20, 5, 6), 256)}, r"want images of whole numbers in 0\.\.255"),
+    ],
+)
+def test_values_that_mean_nothing_are_refused(
+    changes: dict[str, NDArray[Any]], sentence: str, tmp_path: Path
+) -> None:
+    path = write_npz(tmp_path / "set.npz", **changes)
+
+    with pytest.raises(DataError, match=sentence):
+        read_npz(DataSettings(name="npz", root=str(path)), "train")
+
+
+def test_whole_numbers_of_any_width_are_the_same_images_and_classes(tmp_path: Path) -> None:
+    images = np.arange(20 * 30).reshape(20, 5, 6) % 256
+    labels = np.arange(20).reshape(20, 1) % 2
+    path = write_npz(tmp_path / "set.npz", train_images=images, train_labels=labels)
+
+    arrays = read_npz(DataSettings(name="npz", root=str(path)), "train")
+
+    assert arrays.images.dtype == np.uint8
+    assert np.array_equal(arrays.images[..., 0], images)
+    assert arrays.targets.tolist() == labels[:, 0].tolist()

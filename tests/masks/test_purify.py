@@ -113,3 +113,22 @@ def test_settings_out_of_range_are_refused() -> None:
         PurifySettings(tolerance=-1.0)
     with pytest.raises(SettingError, match=r"purify\.resource"):
         PurifySettings(resource="latency")
+
+
+def test_a_metric_that_is_no_number_removes_nothing() -> None:
+    made = make_sequential()
+    energies = measure_energies(made.graph, made.model)
+    start = full_masks(made.graph)
+    metrics = iter([1.0])
+
+    masks, thresholds = purify(
+        made.graph,
+        energies,
+        start,
+        PurifySettings(evaluations=20, tolerance=0.3),
+        measure=lambda _: next(metrics, float("nan")),
+        seed=0,
+    )
+
+    assert torch.equal(masks.units, propagate(made.graph, start).units)
+    assert thresholds == {}

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -106,3 +107,21 @@ def test_a_round_without_any_score_ends_the_search() -> None:
 def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(SettingError, match=r"rounds\."):
         RoundSettings(**wrong)
+
+
+def test_a_model_that_could_not_be_finished_is_wanted_again() -> None:
+    course = make_course(reduction=1.0, evaluations=1)
+    scored = Record(
+        seq=0,
+        number=0,
+        stage="fast",
+        round=0,
+        candidate=Candidate(filters={"a": 1}, columns={}),
+        energy=1.0,
+        artifact="",
+    )
+    failed = replace(scored, seq=1, number=1, stage="full", energy=math.nan)
+
+    plan = plan_rounds(course, [scored, failed])
+
+    assert (plan.todo, plan.chosen) == ("full", scored)

@@ -1,5 +1,6 @@
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -145,3 +146,22 @@ def test_norms_take_the_statistics_of_what_they_see_now() -> None:
 def test_settings_of_zero_are_refused() -> None:
     with pytest.raises(SettingError, match=r"train\.epochs: want a value above 0, got 0"):
         TrainSettings(epochs=0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"epochs": float("inf")}, {"momentum": -0.1}, {"momentum": 1.0}, {"weight_decay": -1.0}],
+)
+def test_settings_that_no_optimiser_takes_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(SettingError, match=rf"train\.{next(iter(wrong))}: want "):
+        replace(TrainSettings(), **wrong)  # type: ignore[arg-type]
+
+
+def test_sgd_trains_without_momentum() -> None:
+    settings = TrainSettings(epochs=1, batch_size=16, optimizer="sgd", momentum=0.0)
+
+    loss = train_model_(
+        make_net(), Blobs(), settings, loss=make_task_loss(functional.cross_entropy), seed=0
+    )
+
+    assert loss > 0

@@ -112,3 +112,8 @@ def test_an_option_that_a_model_lacks_is_refused() -> None:
 
 def test_a_callable_is_imported_by_name() -> None:
     assert import_callable("torch.nn:Linear", "model.name") is nn.Linear
+
+
+def test_an_option_out_of_range_is_refused() -> None:
+    with pytest.raises(SettingError, match="negative dimension"):
+        make_model(ModelSettings(name="digits_cnn", options={"width": -3}), (1, 8, 8), 10)
