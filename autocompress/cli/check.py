@@ -89,6 +89,11 @@ def check_artifact(folder: Path, *, root: str, name: str, factory: str, device: 
     settings = parse_settings(DataSettings, {"name": known, "root": root})
     target = find_device(device)
     test = load_data(settings, target, input_spec=spec).open_test()
+    if next(iter(test.batches(1)))[1].is_floating_point():
+        raise DataError(
+            f"--data {root}: want classes to find, got values to predict, which have no accuracy; "
+            "open the model by autocompress.load and measure it in Python"
+        )
     loss = resolve_loss("cross_entropy")
     scores = score_model(model, test, loss=loss, metric=accuracy)
     spread = scores.metric * (1 - scores.metric) / scores.samples

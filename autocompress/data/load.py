@@ -52,7 +52,13 @@ def load_data(
     train = replace(whole.select(places), augmentation=augmentation)
 
     def open_test() -> Source:
-        return _open_part(settings, "test", device, spec)
+        test = _open_part(settings, "test", device, spec)
+        known, found = _count_outputs(whole.targets), _count_outputs(test.targets)
+        if test.targets.ndim == 1 and found > known:
+            raise DataError(
+                f"test labels: want classes of the training set, 0..{known - 1}, got {found - 1}"
+            )
+        return test
 
     return DataSet(
         train=train.take(settings.train_limit or len(train), settings.split_seed),

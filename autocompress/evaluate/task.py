@@ -122,7 +122,29 @@ def open_task(settings: TaskSettings) -> Task:
     """
     loss, metric = resolve_loss(settings.loss), resolve_metric(settings.metric)
     device = find_device(settings.device)
-    return Task(settings, load_data(settings.data, device), loss, metric, device)
+    data = load_data(settings.data, device)
+    _, targets = next(iter(data.validation.batches(1)))
+    check_targets(settings, targets)
+    return Task(settings, data, loss, metric, device)
+
+
+def check_targets(settings: TaskSettings, targets: Tensor) -> None:
+    """Refuse labels that the loss or the metric would take without complaint, and wrongly.
+
+    Raises:
+        SettingError: Classes for a squared error, or values for an accuracy.
+    """
+    if targets.is_floating_point():
+        if settings.metric == "accuracy":
+            raise SettingError(
+                "task.metric: accuracy wants labels that are whole numbers, got floats; take "
+                "metric = 'mse' with metric_direction = 'minimize', or your own function"
+            )
+    elif "mse" in (settings.loss, settings.metric):
+        raise SettingError(
+            "task.loss and task.metric: mse wants labels that are floats, got whole numbers; "
+            "store them as floats, or take cross_entropy and accuracy"
+        )
 
 
 def find_device(name: str) -> torch.device:

@@ -2,6 +2,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -143,3 +144,17 @@ def test_a_foreign_model_asks_for_its_factory_by_option(
     assert list_options(TaskSettings(model=ModelSettings(name="mine:make"))) == (
         " --factory mine:make"
     )
+
+
+def test_values_to_predict_have_no_accuracy(
+    artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, values = np.zeros((20, 8, 8), dtype=np.uint8), np.zeros(20, dtype=np.float32)
+    path = tmp_path / "values.npz"
+    np.savez(
+        path, train_images=images, train_labels=values, test_images=images, test_labels=values
+    )
+
+    assert run("evaluate", str(artifact), "--data", str(path)) == 1
+
+    assert "which have no accuracy" in capsys.readouterr().err

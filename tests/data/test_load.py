@@ -331,3 +331,11 @@ def test_whole_numbers_of_any_width_are_the_same_images_and_classes(tmp_path: Pa
     assert arrays.images.dtype == np.uint8
     assert np.array_equal(arrays.images[..., 0], images)
     assert arrays.targets.tolist() == labels[:, 0].tolist()
+
+
+def test_a_class_that_only_the_test_set_has_is_named(tmp_path: Path) -> None:
+    path = write_npz(tmp_path / "set.npz", test_labels=np.arange(4))
+    data = load_data(DataSettings(name="npz", root=str(path)), CPU)
+
+    with pytest.raises(DataError, match=r"want classes of the training set, 0\.\.1, got 3"):
+        data.open_test()

@@ -9,7 +9,14 @@ from torch import nn
 
 from autocompress.data.settings import DataSettings
 from autocompress.errors import ArtifactError, SettingError
-from autocompress.evaluate.task import TaskSettings, find_device, key_dense, open_task, train_dense
+from autocompress.evaluate.task import (
+    TaskSettings,
+    check_targets,
+    find_device,
+    key_dense,
+    open_task,
+    train_dense,
+)
 from autocompress.store.run_folder import RunFolder
 from autocompress.train.loop import TrainSettings
 from autocompress.zoo.make import ModelSettings
@@ -210,3 +217,15 @@ def test_an_error_to_raise_is_refused() -> None:
 def test_a_device_that_is_none_is_refused() -> None:
     with pytest.raises(SettingError, match=r"task\.device: want auto, cpu or cuda, got 'warp'"):
         find_device("warp")
+
+
+def test_a_loss_or_metric_that_does_not_fit_the_labels_is_refused() -> None:
+    values = TaskSettings(loss="mse", metric="mse", metric_direction="minimize")
+
+    check_targets(values, torch.zeros(1, 1))
+    check_targets(TaskSettings(), torch.zeros(1, dtype=torch.int64))
+
+    with pytest.raises(SettingError, match="mse wants labels that are floats"):
+        check_targets(values, torch.zeros(1, dtype=torch.int64))
+    with pytest.raises(SettingError, match="accuracy wants labels that are whole numbers"):
+        check_targets(replace(values, metric="accuracy"), torch.zeros(1, 1))
