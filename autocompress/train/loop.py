@@ -104,7 +104,7 @@ def count_steps(source: Batches, settings: TrainSettings) -> int:
 
 
 def scale_rate(schedule: str, step: int, steps: int) -> float:
-    """Return the factor on the learning rate at ``step`` of ``steps``, in (0, 1]."""
+    """Return the factor on the learning rate at ``step`` of ``steps``, in (0, 1.001]."""
     if schedule == "constant":
         return 1.0
     rise = max(1, round(0.15 * steps)) if schedule == "one_cycle" else 0
