@@ -109,7 +109,7 @@ def print_results(found: Found) -> None:
     """Print the front, and where the report and the finished models lie."""
     path = write_report(found)
     _, rows, _ = find_front_rows(found.study)
-    print_trials(f"Pareto front of {found.settings.name}: val_metric and weights", rows)
+    print_trials(f"Pareto front of {found.settings.name}, models: val_metric and weights", rows)
     models = list_models(found)
     pairs = {"report": str(path)}
     pairs |= {f"model of trial {number}": folder for number, folder in models.items()}

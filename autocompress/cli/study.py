@@ -15,7 +15,14 @@ Storage = Annotated[
 Stage = Annotated[
     str, typer.Option("--stage", help="Only these trials: fast, round or full; empty for all.")
 ]
-STAGES = ("fast", "round", "full")
+FrontStage = Annotated[
+    str,
+    typer.Option(
+        "--stage",
+        help="Only these trials: models (round and full), fast, round, full; all for every one.",
+    ),
+]
+STAGES = ("models", "fast", "round", "full", "all")
 
 
 def status(study: Study, storage: Storage = "") -> None:
@@ -32,7 +39,7 @@ def pareto(
     objectives: Annotated[
         str, typer.Option(help="Columns to trade against each other, with commas between.")
     ] = "val_metric,weights",
-    stage: Stage = "",
+    stage: FrontStage = "models",
     csv: Annotated[Path | None, typer.Option(help="Write the rows as CSV.")] = None,
     parquet: Annotated[Path | None, typer.Option(help="Write the rows as Parquet.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the rows as JSON.")] = None,
@@ -91,11 +98,11 @@ def report(
 
 
 def check_stage(text: str) -> str | None:
-    """Return the stage called ``text``, None when it is empty.
+    """Return the stage called ``text``, None for all or when it is empty.
 
     Raises:
         SettingError: There is no such stage.
     """
     if text and text not in STAGES:
         raise SettingError(f"--stage: want one of {', '.join(STAGES)}, got {text!r}")
-    return text or None
+    return None if text in {"", "all"} else text

@@ -118,7 +118,9 @@ def pareto_frame(
         study: A study of this package.
         objectives: Columns to trade against each other. ``val_metric`` and ``test_metric`` are
             better in the direction of the task's metric, everything else is better when less.
-        stage: ``fast``, ``round`` or ``full`` looks at these trials only.
+        stage: ``fast``, ``round`` or ``full`` looks at these trials only, ``models`` at those that
+            left a model (``round`` and ``full``): estimates may look better than what they
+            become, and would hide it.
 
     Raises:
         ValueError: An objective is no figure, or there is none.
@@ -154,7 +156,9 @@ def find_best(
     if not objectives:
         raise ValueError(f"objectives: want some of {', '.join(known)}, got none")
     chosen = frame["feasible"].fillna(value=False).to_numpy(dtype=np.bool_)
-    if stage is not None:
+    if stage == "models":
+        chosen = chosen & (frame["stage"] != "fast").to_numpy()
+    elif stage is not None:
         chosen = chosen & (frame["stage"] == stage).to_numpy()
     rows = frame[chosen]
     costs = np.stack([_read_costs(rows, name, direction) for name in objectives], axis=1)

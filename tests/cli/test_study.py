@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 
 from autocompress.cli import main
+from autocompress.cli.tables import find_front_rows
 from autocompress.errors import StudyError
 from tests.cli.conftest import Commands
+from tests.synthetic import make_study
 
 
 def test_status_says_how_far_a_search_is(commands: Commands, storage: str) -> None:
@@ -41,7 +43,7 @@ def test_pareto_shows_the_front_and_writes_it(
     [
         (["--objectives", "beauty"], "got 'beauty'"),
         (["--objectives", ""], "got none"),
-        (["--stage", "last"], "--stage: want one of fast, round, full, got 'last'"),
+        (["--stage", "last"], "--stage: want one of models, fast, round, full, all, got 'last'"),
         (["--objectives", "macs", "--png", "x.png"], "want two objectives, got 1"),
     ],
 )
@@ -54,6 +56,14 @@ def test_a_wrong_option_is_one_sentence(
     assert shown.err.startswith("error: ")
     assert shown.err.count("\n") == 1
     assert sentence in shown.err
+
+
+def test_a_front_shows_estimates_only_until_there_is_a_model() -> None:
+    estimates = find_front_rows(make_study(10, finished=0))[1]
+    models = find_front_rows(make_study(10, finished=1))[1]
+
+    assert set(estimates["stage"]) == {"fast"}
+    assert set(models["stage"]) == {"full"}
 
 
 def test_select_prefers_a_finished_model(commands: Commands, storage: str, tmp_path: Path) -> None:

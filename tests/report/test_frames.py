@@ -108,6 +108,16 @@ def test_a_stage_filters_the_front() -> None:
     assert pareto_frame(study, ("test_metric", "bytes"))["stage"].eq("full").all()
 
 
+def test_an_estimate_that_beats_a_finished_model_does_not_hide_it() -> None:
+    study = make_study(0, finished=1)
+    finished = trials_frame(study).iloc[0]
+    better = {**GOOD, "val_metric": 1.0, "weights": finished["weights"] - 1}
+    study.add_trial(make_trial(0.1, {**better, "stage": "fast"}, {}))
+
+    assert pareto_frame(study)["stage"].tolist() == ["fast"]
+    assert pareto_frame(study, stage="models")["number"].tolist() == [finished["number"]]
+
+
 def test_an_unknown_objective_is_named() -> None:
     with pytest.raises(ValueError, match="got 'latency'"):
         pareto_frame(make_study(2), ("latency", "weights"))
