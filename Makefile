@@ -15,7 +15,7 @@ STALE := $(foreach stamp,$(RUN_STAMP) $(DEV_STAMP),$(if $(filter $(CURDIR),$(she
 .PHONY: help quickstart test test-slow lint clean $(STALE)
 
 help:
-	@echo "make quickstart   search, prune and shrink a small CNN (about 4 minutes after installation)"
+	@echo "make quickstart   search, prune and shrink a small CNN (1 to 2 minutes after installation)"
 	@echo "make test         lint, types, import layers and all tests"
 	@echo "make test-slow    the slow tests only, two at a time"
 	@echo "make lint         lint, types and import layers"
