@@ -5,12 +5,13 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from autocompress.errors import EvaluationError
 from autocompress.evaluate.base import Base, mask_base, shrink_base
 from autocompress.evaluate.prune import make_retrain_loss, prune_base, retrain_base_, score_base
 from autocompress.evaluate.settings import EvaluateSettings
+from autocompress.evaluate.speed import measure_speedup
 from autocompress.evaluate.task import Task
 from autocompress.graph.trace import measure_macs
 from autocompress.jobs import Candidate
@@ -105,6 +106,7 @@ def evaluate_full(
         **describe_base(purified, task),
         **read_test(compact, task),
         "compact_gap": gap,
+        "speedup": measure_speedup(teacher.model.eval(), compact, take_batch(task, 64)),
         "macs": float(measure_macs(compact, task.example())),
         "weights": float(sum(p.numel() for p in compact.parameters() if p.ndim > 1)),
         "params": float(sum(p.numel() for p in compact.parameters())),
@@ -160,6 +162,11 @@ def read_test(model: nn.Module, task: Task) -> dict[str, float]:
     return figures
 
 
+def take_batch(task: Task, size: int) -> Tensor:
+    """Return the first inputs of the validation split; at most ``size``."""
+    return next(iter(task.data.validation.batches(size)))[0]
+
+
 @torch.no_grad()
 def measure_gap(first: nn.Module, second: nn.Module, task: Task) -> float:
     """Return the largest difference of outputs on a validation batch, over the largest output.
@@ -167,7 +174,7 @@ def measure_gap(first: nn.Module, second: nn.Module, task: Task) -> float:
     In full float32: with TF32, cuDNN's default, two sums of the same terms differ by more than
     what this is to find.
     """
-    inputs, _ = next(iter(task.data.validation.batches(256)))
+    inputs = take_batch(task, 256)
     with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
         wanted, given = first(inputs), second(inputs)
     return float((wanted - given).abs().max() / wanted.abs().max().clamp(min=1.0))

@@ -68,6 +68,9 @@ FIGURE_COLUMNS = (
     Column("bytes", "count", "bytes of parameters, statistics and indices"),
     Column("masked_weights", "count", "weights that are not zero"),
     Column("masked_macs", "count", "multiply-accumulates of weights that are not zero"),
+    Column(
+        "speedup", "float", "dense model's time over this one's, 64 samples, measured in turns"
+    ),
     Column("seconds", "float", "seconds that the evaluation took"),
 )
 TEXT_COLUMNS = (
