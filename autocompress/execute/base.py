@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
+from autocompress.errors import DataError, SettingError
 from autocompress.jobs import Job, Outcome
 from autocompress.store.run_folder import RunFolder
 
@@ -50,6 +51,10 @@ def run_job(
 
     An error of the evaluation becomes a failed outcome, which is not stored, so that another
     attempt is a real one.
+
+    Raises:
+        SettingError: No attempt can succeed with these settings.
+        DataError: No attempt can succeed with these files.
     """
     stored = read_outcome(folder, key)
     if stored is not None:
@@ -57,6 +62,8 @@ def run_job(
     start = clock()
     try:
         outcome = runner.run(job)
+    except (SettingError, DataError):
+        raise  # A second attempt would spend the same hours to fail in the same way.
     except Exception as error:  # The executor's edge: a worker must not end the search.
         logger.debug("job %s failed", key, exc_info=True)
         outcome = Outcome(energy=float("nan"), error=describe_error(error))

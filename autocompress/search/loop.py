@@ -8,7 +8,7 @@ from typing import Protocol
 
 from optuna.trial import Trial
 
-from autocompress.errors import EvaluationError, StudyError
+from autocompress.errors import DataError, EvaluationError, SettingError, StudyError
 from autocompress.execute.base import Executor, Runner
 from autocompress.graph.layers import LayerGraph
 from autocompress.jobs import Candidate, Job, Outcome, Stage, hash_json
@@ -143,7 +143,7 @@ class Controller:
         self._executor.submit(trial.user_attrs["key"], job)
         try:
             _, outcome = self._executor.wait()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SettingError, DataError):
             self._executor.close()
             self._ledger.withdraw(trial)
             self._tell("stopped")

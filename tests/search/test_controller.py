@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from autocompress.errors import BudgetError, EvaluationError, SpecMismatchError, StudyError
+from autocompress.errors import (
+    BudgetError,
+    DataError,
+    EvaluationError,
+    SettingError,
+    SpecMismatchError,
+    StudyError,
+)
 from autocompress.jobs import Job
 from autocompress.search.anneal import AnnealSettings
 from autocompress.search.budget import Budget
@@ -181,6 +188,27 @@ def test_ctrl_c_leaves_a_study_to_go_on_with(tmp_path: Path, finished: Path) -> 
     assert seen[-1].phase == "stopped"
     assert TrialState.RUNNING not in {trial.state for trial in trials}
     assert read_rows(tmp_path) == read_rows(finished)
+
+
+@pytest.mark.parametrize("error", [SettingError("loss: no such"), DataError("a label is wrong")])
+def test_what_no_attempt_can_mend_stops_the_search(tmp_path: Path, error: Exception) -> None:
+    fake = FakeEvaluator()
+
+    def refuse(_job: Job) -> None:
+        if len(fake.jobs) == 3:
+            raise error
+
+    fake.fail = refuse
+    settings = make_search(str(tmp_path))
+    with (
+        pytest.raises(type(error), match=str(error)),
+        hold_controller(settings, lambda: fake) as controller,
+    ):
+        controller.run()
+    states = {trial.state for trial in open_study("fake", settings.storage).get_trials()}
+
+    assert len(fake.jobs) == 3
+    assert TrialState.RUNNING not in states
 
 
 def test_replay_equals_memory(tmp_path: Path) -> None:
