@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-from autocompress.errors import SettingError
-from autocompress.graph.layers import LayerGraph
+from autocompress.errors import CouplingError, SettingError
+from autocompress.graph.layers import Group, LayerGraph
 from autocompress.settings import read_settings
 
 Range = tuple[float, float]
@@ -25,7 +25,8 @@ class SpaceSettings:
         file: A search-space file that gives the values which are not set here.
         filter_density: Lowest and highest filter density of groups not in ``filters``.
         column_density: Lowest and highest column density of layers not in ``columns``.
-        filters: Lowest and highest filter density by name of the group.
+        filters: Lowest and highest filter density by name of the group, or of any layer whose
+            filters belong to it; two layers of one group cannot ask for different ones.
         columns: Lowest and highest column density by name of the layer.
         filters_multiple_of: Kept filters are a multiple of this, or all.
         columns_multiple_of: Kept columns are a multiple of this, or all that remain.
@@ -137,7 +138,8 @@ def filter_range(settings: SpaceSettings, name: str, producers: Iterable[str]) -
     """Return the densities allowed for a group whose filters ``producers`` make."""
     if set(producers) & set(settings.leave_alone):
         return (1.0, 1.0)
-    return settings.filters.get(name, settings.filter_density)
+    named = (settings.filters[one] for one in (name, *producers) if one in settings.filters)
+    return next(named, settings.filter_density)
 
 
 def column_range(settings: SpaceSettings, name: str) -> Range:
@@ -151,13 +153,40 @@ def check_names(settings: SpaceSettings, graph: LayerGraph) -> None:
     """Refuse names that ``graph`` does not have.
 
     Raises:
+        CouplingError: Layers of one group ask for different densities.
         SettingError: A group or layer is unknown, or has no choice.
     """
-    groups = [group.name for group in graph.groups if group.prunable]
+    own = {group.name for group in graph.groups}
+    groups: list[str] = []
+    for group in graph.groups:
+        if group.prunable:
+            others = [name for name in group.producers if name not in own]
+            check_coupling(settings, group, others)
+            groups += [group.name, *others]
     layers = [layer.name for layer in graph.column_layers]
     _refuse("filters", settings.filters, groups)
     _refuse("columns", settings.columns, layers)
     _refuse("leave_alone", dict.fromkeys(settings.leave_alone), list(graph.by_name))
+
+
+def check_coupling(settings: SpaceSettings, group: Group, others: Iterable[str]) -> None:
+    """Refuse different densities for layers whose filters are the same.
+
+    Args:
+        settings: Densities by name.
+        group: Whose filters are chosen by one count.
+        others: Names of its layers that are no group's name.
+
+    Raises:
+        CouplingError: They differ; it names the layers and the counts they ask for.
+    """
+    given = {
+        name: settings.filters[name] for name in (group.name, *others) if name in settings.filters
+    }
+    for bound in (1, 0):
+        asked = {name: round(one[bound] * group.size) for name, one in given.items()}
+        if len(set(asked.values())) > 1:
+            raise CouplingError(group.name, asked)
 
 
 def _refuse(key: str, names: Mapping[str, object], known: list[str]) -> None:

@@ -3,16 +3,18 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from autocompress.errors import SettingError
+from autocompress.errors import CouplingError, SettingError
 from autocompress.search.space import (
     SpaceSettings,
     check_names,
+    filter_range,
     read_space,
     resolve_space,
     write_space,
 )
 from autocompress.zoo.make import ModelSettings, make_model
 from tests.fakes import make_small_graph
+from tests.hand_made import make_residual
 
 
 def test_a_written_file_lists_every_choice_and_reads_back(tmp_path: Path) -> None:
@@ -54,6 +56,26 @@ def test_settings_beside_a_file_win(tmp_path: Path) -> None:
 def test_unknown_names_are_refused(settings: SpaceSettings, message: str) -> None:
     with pytest.raises(SettingError, match=message):
         check_names(settings, make_small_graph())
+
+
+def test_any_layer_of_a_group_may_name_it() -> None:
+    graph = make_residual().graph
+    settings = SpaceSettings(filters={"right": (0.25, 0.5)})
+    group = graph.group_by_name["left"]
+
+    check_names(settings, graph)
+
+    assert filter_range(settings, group.name, group.producers) == (0.25, 0.5)
+
+
+@pytest.mark.parametrize("other", [(0.25, 0.75), (0.5, 0.5)])
+def test_layers_of_one_group_cannot_ask_for_different_filters(other: tuple[float, float]) -> None:
+    settings = SpaceSettings(filters={"left": (0.25, 0.5), "right": other})
+
+    with pytest.raises(CouplingError, match="group 'left' must keep the same") as error:
+        check_names(settings, make_residual().graph)
+
+    assert set(error.value.kept) == {"left", "right"}
 
 
 @pytest.mark.parametrize("wrong", [(0.5, 0.4), (-0.1, 1.0), (0.0, 1.1), (0.0, 0.0)])
