@@ -31,14 +31,10 @@ def find_front_rows(
 ) -> tuple[pd.DataFrame, pd.DataFrame, Direction]:
     """Return all trials of ``study``, those on its front, and the direction of the metric.
 
-    While a search has left no model, its front of models is that of its estimates.
-
     Raises:
         SettingError: An objective is unknown.
     """
     frame, direction = trials_frame(study), read_direction(study)
-    if stage == "models" and not (frame["stage"] != "fast").any():
-        stage = None
     try:
         return frame, find_best(frame, objectives, direction=direction, stage=stage), direction
     except ValueError as error:

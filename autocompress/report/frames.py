@@ -122,8 +122,8 @@ def pareto_frame(
         objectives: Columns to trade against each other. ``val_metric`` and ``test_metric`` are
             better in the direction of the task's metric, everything else is better when less.
         stage: ``fast``, ``round`` or ``full`` looks at these trials only, ``models`` at those that
-            left a model (``round`` and ``full``): estimates may look better than what they
-            become, and would hide it.
+            left a model (``round`` and ``full``), or at all while there is none: estimates may
+            look better than what they become, and would hide it.
 
     Raises:
         ValueError: An objective is no figure, or there is none.
@@ -160,7 +160,8 @@ def find_best(
         raise ValueError(f"objectives: want some of {', '.join(known)}, got none")
     chosen = frame["feasible"].fillna(value=False).to_numpy(dtype=np.bool_)
     if stage == "models":
-        chosen = chosen & (frame["stage"] != "fast").to_numpy()
+        models = (frame["stage"] != "fast").to_numpy()
+        chosen = chosen & models if (chosen & models).any() else chosen
     elif stage is not None:
         chosen = chosen & (frame["stage"] == stage).to_numpy()
     rows = frame[chosen]

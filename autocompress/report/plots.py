@@ -53,7 +53,7 @@ def draw_front(
     figure, axes = _make_figure()
     seen = frame[frame["feasible"].fillna(value=False).astype(bool)]
     points = seen[[name_y, name_x, "stage"]].dropna()
-    front = find_best(frame, objectives, direction=direction)
+    front = find_best(frame, objectives, direction=direction, stage="models")
     if len(front):
         axes.plot(front[name_x], front[name_y], color=ORANGE, lw=1.6, zorder=2, label="front")
     for stage, (label, marker, color) in STAGES.items():
