@@ -22,8 +22,9 @@ help:
 	@echo "make clean        remove caches and build files"
 	@echo "VENV=PATH reuses an environment; PYTHON=PATH picks the interpreter of a new one"
 
+# One thread: two that wait for each other crawl as soon as anything else runs.
 quickstart: $(RUN_STAMP)
-	$(BIN)/autocompress search $(SETTINGS)
+	OMP_NUM_THREADS=1 $(BIN)/autocompress search $(SETTINGS)
 
 test: lint
 	$(BIN)/python -m pytest
