@@ -10,13 +10,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from autocompress.errors import ArtifactError
-from autocompress.evaluate.task import Task
+from autocompress.evaluate.task import Task, save_model
 from autocompress.graph.layers import LayerGraph
 from autocompress.graph.trace import trace_graph
 from autocompress.jobs import Candidate
 from autocompress.masks.mask import Masks, apply_masks_, count_kept, full_masks, parameter_masks
 from autocompress.shrink.filters import shrink_filters, slice_graph
-from autocompress.store.artifacts import load, save_artifact
+from autocompress.store.artifacts import load
 
 MASKS_FILE = "masks.safetensors"
 
@@ -64,15 +64,7 @@ def shrink_base(base: Base) -> Base:
 
 def save_base(folder: Path, base: Base, task: Task, metrics: dict[str, float]) -> None:
     """Write ``base`` as an artifact with its column masks beside it."""
-    save_artifact(
-        folder,
-        base.model,
-        model_settings=task.settings.model,
-        input_shape=task.data.input_spec.shape,
-        classes=task.data.classes,
-        input_spec=task.data.input_spec,
-        metrics=metrics,
-    )
+    save_model(folder, base.model, task, metrics)
     columns = {name: mask.to(torch.uint8) for name, mask in base.masks.columns.items()}
     save_file(columns, folder / MASKS_FILE)
 

@@ -9,11 +9,10 @@ from autocompress.evaluate.base import Base, load_base, make_base, save_base
 from autocompress.evaluate.fast import evaluate_fast
 from autocompress.evaluate.full import Finished, evaluate_full, evaluate_round
 from autocompress.evaluate.settings import EvaluateSettings
-from autocompress.evaluate.task import Task, train_dense
+from autocompress.evaluate.task import Task, save_model, train_dense
 from autocompress.graph.layers import LayerGraph
 from autocompress.jobs import Candidate, Job, Outcome, hash_json
 from autocompress.settings import settings_to_json
-from autocompress.store.artifacts import save_artifact
 from autocompress.store.run_folder import RunFolder
 
 
@@ -96,12 +95,4 @@ class Evaluator:
 
 def save_finished(folder: Path, finished: Finished, task: Task) -> None:
     """Write ``finished`` as an artifact that ``autocompress.load`` opens."""
-    save_artifact(
-        folder,
-        finished.model,
-        model_settings=task.settings.model,
-        input_shape=task.data.input_spec.shape,
-        classes=task.data.classes,
-        input_spec=task.data.input_spec,
-        metrics=finished.metrics,
-    )
+    save_model(folder, finished.model, task, finished.metrics)

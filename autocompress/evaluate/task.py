@@ -210,7 +210,8 @@ def train_dense(task: Task, folder: RunFolder) -> tuple[nn.Module, str, dict[str
     return stored.eval(), key, _read_metrics(path)
 
 
-def _save_dense(folder: Path, model: nn.Module, task: Task, metrics: dict[str, float]) -> None:
+def save_model(folder: Path, model: nn.Module, task: Task, metrics: dict[str, float]) -> None:
+    """Write a model of ``task``, dense or smaller, as an artifact."""
     save_artifact(
         folder,
         model,
@@ -220,6 +221,10 @@ def _save_dense(folder: Path, model: nn.Module, task: Task, metrics: dict[str, f
         input_spec=task.data.input_spec,
         metrics=metrics,
     )
+
+
+def _save_dense(folder: Path, model: nn.Module, task: Task, metrics: dict[str, float]) -> None:
+    save_model(folder, model, task, metrics)
     record = {
         "version": DENSE_VERSION,
         "metrics": metrics,
