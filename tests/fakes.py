@@ -12,9 +12,9 @@ from typing import Any
 from autocompress.errors import EvaluationError
 from autocompress.graph.layers import OUTSIDE, Group, Layer, LayerGraph
 from autocompress.jobs import Candidate, Job, Outcome
-from autocompress.search.anneal import AnnealSettings
 from autocompress.search.budget import Budget
 from autocompress.search.controller import hold_controller
+from autocompress.search.settings import SearchSettings
 from autocompress.search.spec import Settings, resolve_settings
 
 Spec = tuple[
@@ -145,7 +145,7 @@ def make_search(folder: str, **changes: Any) -> Settings:
         name="fake",
         run_dir=folder,
         budget=Budget(weights=0.3),
-        search=AnnealSettings(evaluations=6),
+        search=SearchSettings(evaluations=6),
     )
     return resolve_settings(replace(settings, **changes))
 

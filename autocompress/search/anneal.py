@@ -13,58 +13,8 @@ from statistics import median
 
 import numpy as np
 
-from autocompress.errors import SettingError
 from autocompress.search.records import Record
-
-MOST_PROBES = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnnealSettings:
-    """How candidates are searched in each round.
-
-    Attributes:
-        evaluations: Fast evaluations per round, starting points and probes included.
-        step: Standard deviation of the first moves, in logits of densities.
-        last_step: The same at the end of a round.
-        prior: How much larger layers are expected to stand lower densities: the logit falls by
-            this per e-fold of a layer's cost. 0 switches the prior off.
-        accept_first: Chance that a typical bad move is accepted when annealing begins.
-        accept_last: The same at the end of a round.
-        attempts: Attempts at an evaluation that fails, before it is given up.
-        finalize_top: Best candidates of the last round that become finished models.
-    """
-
-    evaluations: int = 40
-    step: float = 1.5
-    last_step: float = 0.4
-    prior: float = 0.3
-    accept_first: float = 0.8
-    accept_last: float = 0.01
-    attempts: int = 3
-    finalize_top: int = 1
-
-    def __post_init__(self) -> None:
-        for key in ("evaluations", "attempts", "finalize_top"):
-            if getattr(self, key) < 1:
-                raise SettingError(f"search.{key}: want 1 or more, got {getattr(self, key)}")
-        if not 0 < self.last_step <= self.step:
-            raise SettingError(
-                f"search.last_step: want above 0 and at most step {self.step}, "
-                f"got {self.last_step}"
-            )
-        if not self.prior >= 0:
-            raise SettingError(f"search.prior: want 0 or more, got {self.prior}")
-        if not 0 < self.accept_last <= self.accept_first < 1:
-            raise SettingError(
-                "search.accept_first: want 0 < accept_last <= accept_first < 1, got "
-                f"{self.accept_first} and accept_last {self.accept_last}"
-            )
-
-    @property
-    def probes(self) -> int:
-        """Return the number of moves that calibrate the temperature."""
-        return max(1, min(MOST_PROBES, self.evaluations // 10))
+from autocompress.search.settings import SearchSettings
 
 
 class Purpose(Enum):
@@ -86,7 +36,7 @@ class Schedule:
         chain: The chain, from 0.
     """
 
-    settings: AnnealSettings
+    settings: SearchSettings
     seed: int
     round: int
     starts: int

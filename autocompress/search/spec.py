@@ -10,14 +10,15 @@ import optuna
 from autocompress.errors import SettingError
 from autocompress.evaluate.settings import EvaluateSettings
 from autocompress.evaluate.task import TaskSettings
-from autocompress.search.anneal import AnnealSettings
+from autocompress.execute.settings import ExecuteSettings
 from autocompress.search.budget import Budget
 from autocompress.search.rounds import RoundSettings
+from autocompress.search.settings import SearchSettings
 from autocompress.search.space import SpaceSettings, resolve_space
 from autocompress.search.study import find_file, normalize_storage, read_spec
 from autocompress.settings import parse_settings, settings_to_json
 
-PLACES = ("run_dir", "storage")  # Where things lie does not change what is found.
+PLACES = ("run_dir", "storage", "execute")  # Where things lie and run changes no result.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,7 @@ class Settings:
         search: The annealing.
         rounds: The way to the budget.
         evaluate: How candidates are evaluated.
+        execute: Where they are evaluated; may change whenever a search goes on.
     """
 
     name: str = "study"
@@ -44,9 +46,10 @@ class Settings:
     task: TaskSettings = field(default_factory=TaskSettings)
     space: SpaceSettings = field(default_factory=SpaceSettings)
     budget: Budget = field(default_factory=lambda: Budget(weights=0.25))
-    search: AnnealSettings = field(default_factory=AnnealSettings)
+    search: SearchSettings = field(default_factory=SearchSettings)
     rounds: RoundSettings = field(default_factory=RoundSettings)
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
+    execute: ExecuteSettings = field(default_factory=ExecuteSettings)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):

@@ -8,7 +8,6 @@ from autocompress.errors import SettingError, StudyError
 from autocompress.jobs import Candidate
 from autocompress.masks.cost import CostModel
 from autocompress.search.anneal import (
-    AnnealSettings,
     Purpose,
     Schedule,
     Walk,
@@ -61,7 +60,7 @@ def run_walk(
 
 
 def make_schedule(evaluations: int = 60, seed: int = 0) -> Schedule:
-    settings = AnnealSettings(evaluations=evaluations)
+    settings = SearchSettings(evaluations=evaluations)
     return Schedule(settings=settings, seed=seed, round=0, starts=3)
 
 
@@ -220,4 +219,4 @@ def test_a_missing_decision_is_an_error() -> None:
 )
 def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(SettingError, match=r"search\."):
-        AnnealSettings(**wrong)  # type: ignore[arg-type]
+        SearchSettings(**wrong)  # type: ignore[arg-type]

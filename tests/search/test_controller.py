@@ -17,16 +17,16 @@ from autocompress.errors import (
     StudyError,
 )
 from autocompress.jobs import Job
-from autocompress.search.anneal import AnnealSettings
 from autocompress.search.budget import Budget
 from autocompress.search.controller import hold_controller
 from autocompress.search.ledger import read_records
 from autocompress.search.progress import SearchProgress
 from autocompress.search.rounds import RoundSettings
+from autocompress.search.settings import SearchSettings
 from autocompress.search.study import open_study
 from tests.fakes import FakeEvaluator, fail_some, make_search, run_fake
 
-SHORT = AnnealSettings(evaluations=1)
+SHORT = SearchSettings(evaluations=1)
 Row = tuple[int, str, float | None, bool]
 SPAWN = multiprocessing.get_context("forkserver")
 SPAWN.set_forkserver_preload(["tests.fakes"])
@@ -261,6 +261,6 @@ def test_other_settings_and_unreachable_budgets_are_refused(tmp_path: Path) -> N
     search(tmp_path, FakeEvaluator(), search=SHORT)
 
     with pytest.raises(SpecMismatchError, match=r"search\.evaluations is 1 in the study but 5"):
-        search(tmp_path, search=AnnealSettings(evaluations=5))
+        search(tmp_path, search=SearchSettings(evaluations=5))
     with pytest.raises(BudgetError, match=r"budget\.weights"):
         search(tmp_path / "other", budget=Budget(weights=2.0))
