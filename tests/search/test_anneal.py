@@ -21,6 +21,7 @@ from autocompress.search.budget import Budget
 from autocompress.search.counts import Logits, make_bounds, make_candidate, read_counts
 from autocompress.search.guide import Ground, count_starts, make_start, measure_weight, propose
 from autocompress.search.records import Record, order_records
+from autocompress.search.settings import SearchSettings
 from autocompress.search.space import SpaceSettings
 from tests.fakes import make_resnet_graph, make_small_graph
 
