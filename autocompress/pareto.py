@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+BLOCK = 512  # Rows compared at once: their sets of bits stay in the cache.
+
 
 def find_front(costs: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Return which rows of ``costs`` are on the Pareto front, every column minimised.
@@ -43,11 +45,49 @@ def _sweep_sorted(rows: NDArray[np.float64]) -> NDArray[np.intp]:
 
 
 def _thin_sorted(rows: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Return the positions of the front among sorted rows of any number of objectives."""
+    """Return the positions of the front among sorted rows of two objectives or more.
+
+    One block of rows after the other: what is left of a block once its own rows are compared
+    is on the front, and all that it dominates or repeats in later blocks goes at once.
+    """
     left = np.arange(len(rows))
-    found: list[int] = []
+    found: list[NDArray[np.intp]] = []
     while len(left):
-        found.append(int(left[0]))
-        # The first row left is on the front; all it dominates or repeats goes at once.
-        left = left[(rows[left] < rows[left[0]]).any(axis=1)]
-    return np.array(found, dtype=np.intp)
+        block, left = left[:BLOCK], left[BLOCK:]
+        sets = [_Below(rows[block, column]) for column in range(1, rows.shape[1])]
+        # Only earlier rows can dominate: the first objective need not be compared.
+        earlier = _pack_prefixes(np.arange(len(block)))[:-1]
+        front = block[~(earlier & _intersect(sets, rows[block])).any(axis=1)]
+        found.append(front)
+        left = left[~_intersect(sets, rows[left]).any(axis=1)]
+    return np.concatenate([np.zeros(0, dtype=np.intp), *found])
+
+
+class _Below:
+    """Which values of a block are at most a given one, as sets of 64 bits a word."""
+
+    def __init__(self, values: NDArray[np.float64]) -> None:
+        order = values.argsort(kind="stable")
+        self._sorted = values[order]
+        ranks = np.empty(len(values), dtype=np.intp)
+        ranks[order] = np.arange(len(values))
+        self._prefixes = _pack_prefixes(ranks)
+
+    def find(self, values: NDArray[np.float64]) -> NDArray[np.uint64]:
+        """Return one set for each of ``values``."""
+        return self._prefixes[self._sorted.searchsorted(values, side="right")]
+
+
+def _intersect(sets: list[_Below], rows: NDArray[np.float64]) -> NDArray[np.uint64]:
+    """Return for each row the set of those at most as large in all objectives but the first."""
+    common = sets[0].find(rows[:, 1])
+    for place, one in enumerate(sets[1:], start=2):
+        common &= one.find(rows[:, place])
+    return common
+
+
+def _pack_prefixes(ranks: NDArray[np.intp]) -> NDArray[np.uint64]:
+    """Return for n = 0, 1, ... the set of places whose rank is below n."""
+    bits = np.zeros((len(ranks) + 1, -(-len(ranks) // 64) * 64), dtype=np.bool_)
+    bits[:, : len(ranks)] = ranks < np.arange(len(ranks) + 1)[:, None]
+    return np.packbits(bits, axis=1).view(np.uint64)

@@ -12,6 +12,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 DENSE_WEIGHTS = 40_000
 DENSE_MACS = 1_000_000
+PLACE = (
+    "stage", "round", "chain", "index", "parent", "key", "base", "seed", "attempt", "losses",
+    "origin", "after", "candidate",
+)  # fmt: skip
+DECISION = ("seq", "accepted", "temperature", "energy", "artifact", "error", "cached")
 
 
 def make_study(
@@ -107,13 +112,25 @@ def make_trial(
     constraints: dict[str, float] | None = None,
     state: TrialState = TrialState.COMPLETE,
 ) -> FrozenTrial:
-    """Return a trial in ``state`` within its budgets, unless ``constraints`` says otherwise."""
+    """Return a trial in ``state`` within its budgets, unless ``constraints`` says otherwise.
+
+    Args:
+        energy: What the search minimises.
+        attrs: Columns of its place, of its decision and of its metrics.
+        densities: Its parameters.
+        constraints: ``cost / limit - 1`` by resource.
+        state: Of the trial.
+    """
     finite = state == TrialState.COMPLETE and not math.isnan(energy)
+    decision = {name: one for name, one in attrs.items() if name in DECISION}
+    metrics = {name: one for name, one in attrs.items() if name not in PLACE + DECISION}
+    verdict = {"energy": energy, "metrics": metrics, **decision}
+    place = {name: one for name, one in attrs.items() if name in PLACE}
     return create_trial(
         state=state,
         values=[energy] if finite else None,
         params=densities,
         distributions={name: FloatDistribution(1e-6, 1.0) for name in densities},
-        user_attrs={"energy": energy, **attrs},
+        user_attrs={**place, "verdict": json.dumps(verdict)},
         constraints={"weights": -0.1} if constraints is None else constraints,
     )

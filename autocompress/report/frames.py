@@ -23,6 +23,7 @@ Kind = Literal["count", "flag", "float", "text"]
 DTYPES: dict[Kind, str] = {"count": "Int64", "flag": "boolean", "float": "float64", "text": "str"}
 RAISED = ("val_metric", "test_metric")  # These follow the direction of the task's metric.
 OBJECTIVES = ("val_metric", "weights")
+VERDICT = "verdict"  # The attribute with all that a decision says, as JSON.
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Column:
     """One fixed column of a frame.
 
     Attributes:
-        name: Name of the column and, but for the first ones, of the trial's user attribute.
+        name: Name of the column; but for the first ones, also of the trial's user attribute, of
+            what its verdict says, or of a metric in that.
         kind: Which type it has, see ``DTYPES``.
         meaning: What it says, with its unit; one line.
     """
@@ -51,9 +53,15 @@ PLACE_COLUMNS = (
     Column("attempt", "count", "attempt at this evaluation, from 1"),
     Column("parent", "count", "trial whose candidate was moved; -1 without any"),
     Column("chain", "count", "annealing chain, from 0"),
+    Column("index", "count", "place in the order of the round's proposals; -1 outside a search"),
+    Column("after", "count", "decisions known when it was proposed"),
+    Column("losses", "count", "times that a stopped controller lost it; those are no attempts"),
+)
+DECISION_COLUMNS = (
     Column("seq", "count", "place in the order of decisions, from 0"),
     Column("accepted", "flag", "whether the chain moved to this candidate"),
     Column("temperature", "float", "annealing temperature at the decision, unit of energy"),
+    Column("cached", "flag", "whether its result was there already"),
 )
 FIGURE_COLUMNS = (
     Column("energy", "float", "what the search minimises; validation loss of a fast trial"),
@@ -79,7 +87,7 @@ TEXT_COLUMNS = (
     Column("artifact", "text", "key of the stored model; empty when none was stored"),
     Column("error", "text", "one sentence when the evaluation failed; else empty"),
 )
-ATTR_COLUMNS = PLACE_COLUMNS + FIGURE_COLUMNS + TEXT_COLUMNS
+ATTR_COLUMNS = PLACE_COLUMNS + DECISION_COLUMNS + FIGURE_COLUMNS + TEXT_COLUMNS
 COLUMNS = OWN_COLUMNS + ATTR_COLUMNS
 
 
@@ -89,7 +97,7 @@ def trials_frame(study: optuna.Study) -> pd.DataFrame:
     Counts and flags that a trial does not have are ``<NA>``, floats are NaN, texts are empty.
     """
     trials = study.get_trials(deepcopy=False)
-    attrs = [trial.user_attrs for trial in trials]
+    attrs = [read_trial(trial.user_attrs) for trial in trials]
     complete = np.array([trial.state.name == "COMPLETE" for trial in trials], dtype=np.bool_)
     data = {column.name: _read_column(column, attrs) for column in ATTR_COLUMNS}
     sound = complete & np.isfinite(data["energy"].to_numpy()) & (data["error"] == "").to_numpy()
@@ -181,6 +189,12 @@ def list_figures(frame: pd.DataFrame) -> list[dict[str, float]]:
     texts = [column.name for column in COLUMNS if column.kind == "text"]
     rows = frame.drop(columns=texts).astype("float64").to_dict(orient="records")
     return [{str(name): float(value) for name, value in row.items()} for row in rows]
+
+
+def read_trial(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a trial says by column name: its place, its verdict, the metrics in that."""
+    verdict = json.loads(attrs[VERDICT]) if VERDICT in attrs else {}
+    return {**attrs, **verdict.get("metrics", {}), **verdict}
 
 
 def read_direction(study: optuna.Study) -> Direction:

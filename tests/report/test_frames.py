@@ -6,7 +6,7 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
 from autocompress.report.frames import (
     COLUMNS,
@@ -111,11 +111,23 @@ def test_a_stage_filters_the_front() -> None:
 def test_an_estimate_that_beats_a_finished_model_does_not_hide_it() -> None:
     study = make_study(0, finished=1)
     finished = trials_frame(study).iloc[0]
-    better = {**GOOD, "val_metric": 1.0, "weights": finished["weights"] - 1}
+    better = {**GOOD, "val_metric": 1.0, "weights": float(finished["weights"]) - 1}
     study.add_trial(make_trial(0.1, {**better, "stage": "fast"}, {}))
 
     assert pareto_frame(study)["stage"].tolist() == ["fast"]
     assert pareto_frame(study, stage="models")["number"].tolist() == [finished["number"]]
+
+
+def test_an_attempt_that_was_not_decided_shows_its_place_and_error() -> None:
+    study = make_study(0, finished=0)
+    place = {"stage": "fast", "attempt": 2, "losses": 1, "index": 7, "after": 5}
+    study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={**place, "error": "died"}))
+
+    row = trials_frame(study).iloc[0]
+
+    assert {name: row[name] for name in place} == place
+    assert (row["error"], row["feasible"]) == ("died", False)
+    assert row[["seq", "accepted", "energy", "val_metric"]].isna().all()
 
 
 def test_an_unknown_objective_is_named() -> None:
