@@ -25,7 +25,7 @@ from autocompress.data.tensors import (
 )
 from autocompress.errors import DataError
 
-_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff"))
+SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff"))
 _AHEAD = 3  # Batches decoded while the device works on one.
 
 
@@ -154,7 +154,7 @@ def list_images(settings: DataSettings, part: Part) -> tuple[list[Path], list[in
     for folder in _list_classes(Path(settings.root) / part):
         if folder.name not in classes:
             raise DataError(f"{folder}: want a class of the training set, got {folder.name!r}")
-        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
         if not files:
             raise DataError(f"{folder}: want at least one image, found none")
         paths.extend(files)

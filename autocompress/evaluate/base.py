@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from autocompress.errors import ArtifactError
@@ -66,7 +66,8 @@ def save_base(folder: Path, base: Base, task: Task, metrics: dict[str, float]) -
     """Write ``base`` as an artifact with its column masks beside it."""
     save_model(folder, base.model, task, metrics)
     columns = {name: mask.to(torch.uint8) for name, mask in base.masks.columns.items()}
-    save_file(columns, folder / MASKS_FILE)
+    # Not save_file, whose error for a full disk is no OSError.
+    (folder / MASKS_FILE).write_bytes(save(columns))
 
 
 def load_base(folder: Path, task: Task) -> Base:

@@ -13,7 +13,7 @@ from autocompress.evaluate.task import Task, save_model, train_dense
 from autocompress.graph.layers import LayerGraph
 from autocompress.jobs import Candidate, Job, Outcome, hash_json
 from autocompress.settings import settings_to_json
-from autocompress.store.run_folder import RunFolder
+from autocompress.store.run_folder import RunFolder, name_remedy
 
 
 class Evaluator:
@@ -40,6 +40,10 @@ class Evaluator:
             ArtifactError: It is not in the run folder.
         """
         return self._dense if not key else self._open(key)
+
+    def has(self, key: str) -> bool:
+        """Return whether the model called ``key`` is stored; the dense one, when empty, is."""
+        return not key or self.folder.has(key)
 
     def describe(self, key: str) -> tuple[LayerGraph, Candidate]:
         """Return the graph of a base and what it keeps."""
@@ -90,7 +94,9 @@ class Evaluator:
             raise ArtifactError(
                 f"the model {key[:12]} is not in the run folder {self.folder.root}"
             )
-        return load_base(self.folder.path(key), self.task)
+        path = self.folder.path(key)
+        with name_remedy(path):
+            return load_base(path, self.task)
 
 
 def save_finished(folder: Path, finished: Finished, task: Task) -> None:

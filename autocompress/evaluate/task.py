@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from autocompress.data.fingerprint import fingerprint_data
 from autocompress.data.load import load_data
 from autocompress.data.settings import DataSettings
 from autocompress.data.source import DataSet
@@ -22,7 +23,7 @@ from autocompress.errors import ArtifactError, EvaluationError, SettingError
 from autocompress.jobs import hash_json
 from autocompress.settings import settings_to_json
 from autocompress.store.artifacts import load, save_artifact
-from autocompress.store.run_folder import RunFolder
+from autocompress.store.run_folder import RunFolder, name_remedy
 from autocompress.train.loop import TrainSettings, fork_seed, score_model, train_model_
 from autocompress.train.objective import (
     Loss,
@@ -31,7 +32,13 @@ from autocompress.train.objective import (
     resolve_loss,
     resolve_metric,
 )
-from autocompress.zoo.make import ModelSettings, import_callable, is_known, make_model
+from autocompress.zoo.make import (
+    ModelSettings,
+    hash_source,
+    import_callable,
+    is_known,
+    make_model,
+)
 
 DENSE_VERSION = 1
 DENSE_FILE = "dense.json"
@@ -167,19 +174,37 @@ def find_device(name: str) -> torch.device:
 def key_dense(settings: TaskSettings) -> str:
     """Return the SHA-256 that names the trained dense model.
 
-    Everything it follows from counts: not the device, and of the data's files only their place,
-    and that only where the place says which data they are. A checkpoint counts by its bytes.
+    Everything it follows from counts, but not where it is: not the device and no place of files.
+    Data of the user count by what :func:`fingerprint_data` sees of them, a checkpoint by its
+    bytes, functions of the user by the text of the file that holds them.
+
+    Raises:
+        DataError: The data are missing.
+        SettingError: The checkpoint or a function of the user is missing.
     """
     record = settings_to_json(settings)
     del record["device"]
     data: dict[str, Any] = record["data"]
     del data["download"], data["memory_limit_bytes"]
-    if settings.data.name not in {"folder", "npz"}:
-        data["root"] = Path(settings.data.root).name if data["root"].endswith(".npz") else ""
+    data["root"] = fingerprint_data(settings.data)
     if settings.checkpoint:
         record["checkpoint"] = _hash_file(settings.checkpoint)
         del record["train"]
+    sources = _hash_sources(settings)
+    if sources:
+        record["sources"] = sources
     return hash_json({"dense": DENSE_VERSION, **record})
+
+
+def _hash_sources(settings: TaskSettings) -> dict[str, str]:
+    """Return the hash of the source of each function of the user, by its setting."""
+    names = {
+        "model.name": "" if is_known(settings.model.name) else settings.model.name,
+        "task.loss": settings.loss,
+        "task.metric": settings.metric,
+        "task.trainer": settings.trainer,
+    }
+    return {key: hash_source(name, key) for key, name in names.items() if ":" in name}
 
 
 def train_dense(task: Task, folder: RunFolder) -> tuple[nn.Module, str, dict[str, float]]:
@@ -206,7 +231,8 @@ def train_dense(task: Task, folder: RunFolder) -> tuple[nn.Module, str, dict[str
         folder.write(key, partial(_save_dense, model=model, task=task, metrics=metrics))
     # Also after training: a first and a second run go on from the same bits.
     path = folder.path(key)
-    stored = load(path, factory=task.find_factory()).to(task.device)
+    with name_remedy(path):
+        stored = load(path, factory=task.find_factory()).to(task.device)
     return stored.eval(), key, _read_metrics(path)
 
 

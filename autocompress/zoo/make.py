@@ -1,8 +1,11 @@
 """Make a model by its name."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torchvision
@@ -92,6 +95,35 @@ def import_callable(name: str, setting: str) -> Callable[..., Any]:
     if not callable(found):
         raise SettingError(f"{setting}: want something to call, but {name!r} is {found!r}")
     return found
+
+
+def hash_source(name: str, setting: str) -> str:
+    """Return the SHA-256 of the file that ``package.module:function`` lies in.
+
+    The module is not imported, only the packages around it; what it imports does not count. Line
+    ends of another system give the same hash; a module without Python source gives that of an
+    empty file.
+
+    Args:
+        name: What would be imported.
+        setting: Key of the setting, for messages.
+
+    Raises:
+        SettingError: There is no such module.
+    """
+    module = name.partition(":")[0]
+    try:
+        spec = find_spec(module)
+        if spec is None:
+            raise ImportError(f"no module named {module!r}")
+        text = b""
+        if spec.has_location and spec.origin and spec.origin.endswith(".py"):
+            text = Path(spec.origin).read_bytes()
+    except (ImportError, AttributeError, ValueError, OSError) as error:
+        raise SettingError(
+            f"{setting}: want an importable 'package.module:function', got {name!r}: {error}"
+        ) from error
+    return hashlib.sha256(text.replace(b"\r\n", b"\n")).hexdigest()
 
 
 def _make_lenet5(shape: tuple[int, ...], classes: int, options: Mapping[str, Any]) -> nn.Module:

@@ -1,5 +1,6 @@
 """The evaluator on a tiny task: real digits, a small net, a fraction of an epoch."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,3 +147,42 @@ def test_a_base_that_is_not_there_is_named(evaluator: Evaluator) -> None:
 
     with pytest.raises(ArtifactError, match="abababababab is not in the run folder"):
         evaluator.run(job)
+
+
+def test_a_lost_base_is_the_same_once_it_is_made_again(evaluator: Evaluator) -> None:
+    job = Job(stage="round", candidate=halve(evaluator), round=0, base="", seed=1)
+    first = evaluator.run(job)
+    before = evaluator.open_base(first.artifact).model.state_dict()
+    shutil.rmtree(evaluator.folder.path(first.artifact))
+    lost = evaluator.has(first.artifact)
+
+    again = Evaluator(evaluator.task, SETTINGS, evaluator.folder)
+    second = again.run(job)
+
+    assert not lost
+    assert again.has("")
+    assert again.has(second.artifact)
+    assert second.artifact == first.artifact
+    for name, value in again.open_base(second.artifact).model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_a_lost_dense_model_is_the_same_once_it_is_trained_again(evaluator: Evaluator) -> None:
+    shutil.rmtree(evaluator.folder.path(evaluator.dense_key))
+
+    again = Evaluator(evaluator.task, SETTINGS, evaluator.folder)
+
+    assert again.dense_key == evaluator.dense_key
+    assert again.dense_metrics == evaluator.dense_metrics
+    for name, value in again.open_base("").model.state_dict().items():
+        assert torch.equal(value, evaluator.open_base("").model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "masks.safetensors"])
+def test_a_damaged_base_says_what_to_delete(evaluator: Evaluator, name: str) -> None:
+    job = Job(stage="round", candidate=halve(evaluator), round=0, base="", seed=1)
+    path = evaluator.folder.path(evaluator.run(job).artifact)
+    (path / name).write_bytes(b"short")
+
+    with pytest.raises(ArtifactError, match=f"if its files are damaged, delete {path}"):
+        evaluator.describe(path.name)

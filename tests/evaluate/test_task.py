@@ -1,13 +1,15 @@
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from autocompress.data.settings import DataSettings
+from autocompress.data.settings import DataName, DataSettings
 from autocompress.errors import ArtifactError, SettingError
 from autocompress.evaluate.task import (
     TaskSettings,
@@ -71,6 +73,15 @@ def test_a_stored_model_with_lost_metrics_is_refused(tmp_path: Path) -> None:
         train_dense(task, folder)
 
 
+def test_a_damaged_model_says_what_to_delete(tmp_path: Path) -> None:
+    task, folder = open_task(SETTINGS), RunFolder(tmp_path)
+    _, key, _ = train_dense(task, folder)
+    (folder.path(key) / "model.safetensors").write_bytes(b"short")
+
+    with pytest.raises(ArtifactError, match=f"damaged.*delete {folder.path(key)}"):
+        train_dense(task, folder)
+
+
 @pytest.mark.parametrize(
     "changed",
     [
@@ -79,7 +90,8 @@ def test_a_stored_model_with_lost_metrics_is_refused(tmp_path: Path) -> None:
         replace(SETTINGS, model=ModelSettings()),
         replace(SETTINGS, train=TrainSettings(epochs=2)),
         replace(SETTINGS, data=replace(SETTINGS.data, split_seed=1)),
-        replace(SETTINGS, trainer="my_training:train"),
+        replace(SETTINGS, trainer="json:dumps"),
+        replace(SETTINGS, metric="json:dumps"),
     ],
 )
 def test_what_changes_the_dense_model_changes_its_key(changed: TaskSettings) -> None:
@@ -98,12 +110,36 @@ def test_what_does_not_change_the_dense_model_keeps_its_key(changed: TaskSetting
     assert key_dense(changed) == key_dense(SETTINGS)
 
 
-def test_a_moved_data_set_keeps_the_key_but_another_one_does_not() -> None:
-    def key(name: str, root: str) -> str:
-        return key_dense(replace(SETTINGS, data=DataSettings(name=name, root=root)))  # type: ignore[arg-type]
+def test_data_that_moved_keep_the_key_but_others_do_not(tmp_path: Path) -> None:
+    def key(name: DataName, root: str) -> str:
+        return key_dense(replace(SETTINGS, data=DataSettings(name=name, root=root)))
 
-    assert key("mnist", "here") == key("mnist", "there")
-    assert key("npz", "a.npz") != key("npz", "b.npz")
+    np.savez(tmp_path / "a.npz", train_images=np.zeros(3))
+    np.savez(tmp_path / "b.npz", train_images=np.ones(3))
+    first = key("npz", str(tmp_path / "a.npz"))
+    (tmp_path / "a.npz").rename(tmp_path / "c.npz")
+
+    assert key("npz", str(tmp_path / "c.npz")) == first
+    assert key("npz", str(tmp_path / "b.npz")) != first
+    assert key("mnist", "here") == key("mnist", "there") != key("cifar10", "here")
+
+
+@pytest.mark.parametrize("setting", ["model", "loss", "metric", "trainer"])
+def test_an_edited_function_of_the_user_changes_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    source = tmp_path / f"edited_{setting}.py"
+    source.write_text("def make(): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"{source.stem}:make"
+    value = ModelSettings(name=name) if setting == "model" else name
+    settings = replace(SETTINGS, **{setting: value})  # type: ignore[arg-type]
+    first = key_dense(settings)
+
+    source.write_text("def make(): return 1\n")
+
+    assert key_dense(settings) != first
+    assert source.stem not in sys.modules  # A key runs nobody's code.
 
 
 def write_safetensors(state: dict[str, torch.Tensor], folder: Path) -> Path:

@@ -1,3 +1,5 @@
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -88,14 +90,52 @@ def test_a_record_that_is_no_json_leaves_the_old_one(tmp_path: Path) -> None:
     assert list_files(tmp_path) == [f"results/{KEY}.json"]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", "\x00"])
-def test_a_damaged_record_is_refused(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("text", [b"", b"{", b"[1]", b"\x00", b"\xff"])
+def test_a_damaged_record_is_set_aside_and_missing(
+    tmp_path: Path, text: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = RunFolder(tmp_path)
     folder.write_json(KEY, {})
-    (tmp_path / "results" / f"{KEY}.json").write_text(text)
+    (tmp_path / "results" / f"{KEY}.json").write_bytes(text)
 
-    with pytest.raises(ArtifactError, match=KEY):
-        folder.read_json(KEY)
+    first, again = folder.read_json(KEY), folder.read_json(KEY)
+    folder.write_json(KEY, {"value": 1})
+
+    assert first is again is None
+    assert caplog.text.count("set aside and worked out again") == 1
+    assert (tmp_path / "results" / f"{KEY}.json.damaged").read_bytes() == text
+    assert folder.read_json(KEY) == {"value": 1}
+
+
+def test_a_record_that_may_not_be_read_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "results" / f"{KEY}.json").mkdir(parents=True)
+
+    with pytest.raises(ArtifactError, match=f"{KEY}.json: cannot be read: Is a directory"):
+        RunFolder(tmp_path).read_json(KEY)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT])
+def test_a_disk_that_refuses_is_one_sentence(tmp_path: Path, number: int) -> None:
+    folder = RunFolder(tmp_path)
+
+    def refuse(draft: Path) -> None:
+        write_text(draft)
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(ArtifactError, match=f"{KEY}: cannot be written: {os.strerror(number)}"):
+        folder.write(KEY, refuse)
+
+    assert list_files(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file is in the way")
+    folder = RunFolder(tmp_path / "run")
+
+    with pytest.raises(ArtifactError, match=r"cannot be written: Not a directory"):
+        folder.write(KEY, write_text)
+    with pytest.raises(ArtifactError, match=r"\.json: cannot be written: Not a directory"):
+        folder.write_json(KEY, {})
 
 
 @pytest.mark.parametrize("key", ["", "..", "../../etc", "a/b/c", "ab", ".hidden"])

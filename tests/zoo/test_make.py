@@ -5,7 +5,14 @@ import torch
 from torch import nn
 
 from autocompress.errors import SettingError
-from autocompress.zoo.make import ZOO, ModelSettings, import_callable, is_known, make_model
+from autocompress.zoo.make import (
+    ZOO,
+    ModelSettings,
+    hash_source,
+    import_callable,
+    is_known,
+    make_model,
+)
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -117,3 +124,25 @@ def test_a_callable_is_imported_by_name() -> None:
 def test_an_option_out_of_range_is_refused() -> None:
     with pytest.raises(SettingError, match="negative dimension"):
         make_model(ModelSettings(name="digits_cnn", options={"width": -3}), (1, 8, 8), 10)
+
+
+def test_a_source_counts_by_its_text_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in {"one": b"x = 1\n", "two": b"x = 1\r\n", "three": b"x = 2\n"}.items():
+        (tmp_path / f"source_{name}.py").write_bytes(text)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    first, same, other = (hash_source(f"source_{name}:f", "x") for name in ("one", "two", "three"))
+
+    assert first == same != other
+
+
+def test_a_module_without_source_counts_by_its_name() -> None:
+    assert hash_source("math:sqrt", "x") == hash_source("sys:exit", "x")
+
+
+@pytest.mark.parametrize("name", ["no_such_module:f", "json.no_such:f", "json.decoder.deep:f"])
+def test_a_source_that_is_missing_is_named(name: str) -> None:
+    with pytest.raises(SettingError, match=rf"task\.loss: want an importable .* got '{name}'"):
+        hash_source(name, "task.loss")
