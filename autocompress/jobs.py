@@ -69,9 +69,21 @@ class Job:
         """Return the job of :meth:`to_json`."""
         return cls(**{**record, "candidate": Candidate.from_json(record["candidate"])})
 
-    def key(self, spec_hash: str) -> str:
-        """Return the SHA-256 that names the result of this job under these settings."""
-        return hash_json({"spec": spec_hash, **self.to_json()})
+    def identity(self) -> dict[str, Any]:
+        """Return what the result of the job follows from, as plain values.
+
+        The number of the round is not among it: only its base counts.
+        """
+        return {key: value for key, value in self.to_json().items() if key != "round"}
+
+    def key(self, evaluation_hash: str) -> str:
+        """Return the SHA-256 that names the result of this job.
+
+        Args:
+            evaluation_hash: Of the task and of how it is evaluated. Budgets and search settings
+                do not belong to it, so that studies share what they evaluate.
+        """
+        return hash_json({"evaluation": evaluation_hash, **self.identity()})
 
 
 @dataclass(frozen=True, kw_only=True)

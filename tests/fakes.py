@@ -13,7 +13,7 @@ from autocompress.errors import EvaluationError
 from autocompress.graph.layers import OUTSIDE, Group, Layer, LayerGraph
 from autocompress.jobs import Candidate, Job, Outcome
 from autocompress.search.budget import Budget
-from autocompress.search.controller import hold_controller
+from autocompress.search.controller import Wiring, hold_controller
 from autocompress.search.settings import SearchSettings
 from autocompress.search.spec import Settings, resolve_settings
 
@@ -104,6 +104,7 @@ class FakeEvaluator:
     scale: float = 1.0
     drop: float = 0.0
     jobs: list[Job] = field(default_factory=list)
+    dense_key: str = "dense"
     dense_metrics: dict[str, float] = field(default_factory=lambda: {"val_metric": 0.98})
 
     def describe(self, base: str) -> tuple[LayerGraph, Candidate]:
@@ -162,7 +163,6 @@ def run_fake(folder: str, stop: int, wait_s: float = 0.0) -> None:
         time.sleep(wait_s)
 
     evaluator = FakeEvaluator(fail=fail_some)
-    with hold_controller(
-        make_search(folder), lambda: evaluator, checkpoint=checkpoint
-    ) as controller:
+    wiring = Wiring(make_evaluator=lambda: evaluator, checkpoint=checkpoint)
+    with hold_controller(make_search(folder), wiring) as controller:
         controller.run()

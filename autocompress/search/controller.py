@@ -1,22 +1,27 @@
 """The entrances to a search: open everything it needs, run it, close it again."""
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from autocompress.errors import StudyError
 from autocompress.evaluate.evaluator import Evaluator as TaskEvaluator
 from autocompress.evaluate.task import open_task
+from autocompress.execute.base import Executor
 from autocompress.execute.in_process import InProcess
 from autocompress.graph.trace import trace_graph
 from autocompress.search.ledger import Checkpoint, Ledger, ignore_checkpoint
-from autocompress.search.loop import Controller, Evaluator
+from autocompress.search.loop import Controller, Desk
 from autocompress.search.progress import SearchProgress, Watch, ignore_progress
 from autocompress.search.records import Record
+from autocompress.search.requests import Evaluator
+from autocompress.search.settings import MOST_CHAINS
 from autocompress.search.site import check_reachable
 from autocompress.search.spec import Settings, make_spec, resolve_settings
-from autocompress.search.study import hold_study
+from autocompress.search.study import hold_study, open_study, read_spec
 from autocompress.store.run_folder import RunFolder
 
 
@@ -28,6 +33,7 @@ class SearchResult:
         settings: Its settings with places and search space filled in.
         evaluated: Evaluations decided now; 0 when the search had been finished before.
         records: All decisions of the study.
+        done: Whether there is nothing left to do; False when the time was over.
         finished: Finished models, the best first; their ``artifact`` names them in the run
             folder.
     """
@@ -35,6 +41,7 @@ class SearchResult:
     settings: Settings
     evaluated: int
     records: tuple[Record, ...]
+    done: bool
 
     @property
     def finished(self) -> list[Record]:
@@ -43,12 +50,50 @@ class SearchResult:
         return sorted((one for one in full if math.isfinite(one.energy)), key=_rank)
 
 
-def run_search(settings: Settings, *, progress: Watch = ignore_progress) -> SearchResult:
+@dataclass(frozen=True, kw_only=True)
+class Extension:
+    """More of a search than its settings ask for.
+
+    Attributes:
+        evaluations: Further fast evaluations in the last round, at the last temperature.
+        finalize_top: Finished models wanted in all; 0 leaves their number.
+    """
+
+    evaluations: int = 0
+    finalize_top: int = 0
+
+
+NO_EXTENSION = Extension()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wiring:
+    """What a controller is made of.
+
+    Attributes:
+        make_evaluator: Called once the study is held.
+        make_executor: Called with the evaluator and the run folder.
+        watch: Told of every step.
+        checkpoint: Called between any two writes.
+        clock: Seconds; only their differences count.
+    """
+
+    make_evaluator: Callable[[], Evaluator]
+    make_executor: Callable[[Evaluator, RunFolder], Executor] = InProcess
+    watch: Watch = ignore_progress
+    checkpoint: Checkpoint = ignore_checkpoint
+    clock: Callable[[], float] = time.monotonic
+
+
+def run_search(
+    settings: Settings, *, extension: Extension = NO_EXTENSION, progress: Watch = ignore_progress
+) -> SearchResult:
     """Search, or go on with a search that was stopped; a finished one evaluates nothing.
 
     Args:
         settings: The study; the same settings go on with the same study.
-        progress: Called before each evaluation and at the end.
+        extension: What to do beyond what the study was begun for.
+        progress: Called before each evaluation, after each decision and at the end.
 
     Raises:
         BudgetError: The budget cannot be reached.
@@ -57,12 +102,15 @@ def run_search(settings: Settings, *, progress: Watch = ignore_progress) -> Sear
         StudyBusyError: Another process holds the study.
         KeyboardInterrupt: Someone stopped it; call again to go on.
     """
-    with open_controller(settings, progress=progress) as controller:
+    with open_controller(settings, extension=extension, progress=progress) as controller:
         before = len(controller.records)
-        controller.run()
+        plan = controller.run()
         records = tuple(controller.records)
         return SearchResult(
-            settings=controller.settings, evaluated=len(records) - before, records=records
+            settings=controller.settings,
+            evaluated=len(records) - before,
+            records=records,
+            done=plan.todo == "done",
         )
 
 
@@ -86,10 +134,10 @@ def finalize_trial(
 
 @contextmanager
 def open_controller(
-    settings: Settings, *, progress: Watch = ignore_progress
+    settings: Settings, *, extension: Extension = NO_EXTENSION, progress: Watch = ignore_progress
 ) -> Iterator[Controller]:
     """Give the controller of a study; the dense model is trained first when there is none."""
-    settings = resolve_settings(settings)
+    settings = settle_chains(resolve_settings(settings))
     task = open_task(settings.task)
     check_reachable(settings, trace_graph(task.make_model().eval(), task.example()))
     folder = RunFolder(Path(settings.run_dir))
@@ -98,32 +146,50 @@ def open_controller(
         progress(SearchProgress(phase="dense"))
         return TaskEvaluator(task, settings.evaluate, folder)
 
-    with hold_controller(settings, make_evaluator, progress=progress) as controller:
+    wiring = Wiring(make_evaluator=make_evaluator, watch=progress)
+    with hold_controller(settings, wiring, extension=extension) as controller:
         yield controller
 
 
 @contextmanager
 def hold_controller(
-    settings: Settings,
-    make_evaluator: Callable[[], Evaluator],
-    *,
-    progress: Watch = ignore_progress,
-    checkpoint: Checkpoint = ignore_checkpoint,
+    settings: Settings, wiring: Wiring, *, extension: Extension = NO_EXTENSION
 ) -> Iterator[Controller]:
     """Give the controller of a study while no other process writes to it.
 
     Args:
         settings: Resolved settings.
-        make_evaluator: Called once the study is held.
-        progress: Called before each evaluation and at the end.
-        checkpoint: Called between any two writes.
+        wiring: What it works with.
+        extension: What to do beyond what the study was begun for.
     """
     run_dir = Path(settings.run_dir)
-    with hold_study(settings.name, settings.storage, make_spec(settings), run_dir) as study:
-        evaluator = make_evaluator()
-        ledger = Ledger(study, settings.search.attempts, checkpoint)
-        executor = InProcess(evaluator, RunFolder(run_dir))
-        yield Controller(settings, ledger, evaluator, executor, progress)
+    objectives = len(settings.search.objectives)
+    spec = make_spec(settings)
+    with hold_study(settings.name, settings.storage, spec, run_dir, objectives) as study:
+        evaluator = wiring.make_evaluator()
+        ledger = Ledger(study, settings.search.attempts, wiring.checkpoint)
+        ledger.extend(extension.evaluations, extension.finalize_top)
+        desk = Desk(
+            ledger=ledger,
+            evaluator=evaluator,
+            executor=wiring.make_executor(evaluator, RunFolder(run_dir)),
+            watch=wiring.watch,
+            clock=wiring.clock,
+        )
+        yield Controller(settings, desk)
+
+
+def settle_chains(settings: Settings) -> Settings:
+    """Return resolved settings with a number of chains: that of the study, or one per worker."""
+    if settings.search.chains:
+        return settings
+    chains = min(MOST_CHAINS, settings.execute.workers)
+    try:
+        study = open_study(settings.name, settings.storage)
+        chains = read_spec(study)["search"]["chains"]
+    except (StudyError, KeyError):
+        pass  # There is none yet, or opening it for writing will say what is wrong with it.
+    return replace(settings, search=replace(settings.search, chains=chains))
 
 
 def _rank(record: Record) -> float:

@@ -1,9 +1,8 @@
 """How much of a search is left, and what a search will take."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import fmean
+from typing import Any
 
 import optuna
 
@@ -13,10 +12,10 @@ from autocompress.graph.layers import LayerGraph
 from autocompress.graph.trace import trace_graph
 from autocompress.jobs import Stage
 from autocompress.masks.cost import Cost
+from autocompress.search.book import Book
 from autocompress.search.counts import feasibility_table
 from autocompress.search.ledger import read_records
-from autocompress.search.records import Record
-from autocompress.search.rounds import Course, Plan, find_scored, plan_rounds
+from autocompress.search.rounds import Course, Plan, count_evaluations, plan_rounds
 from autocompress.search.site import check_reachable, count_dense
 from autocompress.search.spec import Settings, resolve_settings
 from autocompress.search.study import open_study
@@ -62,61 +61,72 @@ def estimate_search(settings: Settings) -> Estimate:
 def estimate_graph(settings: Settings, graph: LayerGraph) -> Estimate:
     """Return :func:`estimate_search` for the dense model ``graph`` and resolved settings."""
     study = _find_study(settings)
-    records = [] if study is None else read_records(study)
-    dense_energy = 0.0 if study is None else float(study.user_attrs.get("dense_energy", 0.0))
+    attrs = {} if study is None else study.user_attrs
+    book = Book([] if study is None else read_records(study))
     dense = count_dense(graph)
-    course = make_course(settings, dense, dense_energy)
+    course = make_course(settings, dense, attrs)
     check_reachable(settings, graph)
-    plan = plan_rounds(course, records)
-    left = count_left(course, plan, records)
+    plan = plan_rounds(course, book)
+    left = count_left(course, plan, book)
     models = left["round"] + left["full"] + 1
     return Estimate(
         rounds=plan.rounds,
         left=left,
-        seconds=estimate_seconds(left, records),
+        seconds=estimate_seconds(left, book, settings.execute.workers),
         disk_bytes=models * dense.bytes + sum(left.values()) * (TRIAL_BYTES + RESULT_BYTES),
         table=feasibility_table(settings.space, graph),
         limits=settings.budget.limits(dense),
     )
 
 
-def make_course(settings: Settings, dense: Cost, dense_energy: float) -> Course:
-    """Return what the plan of rounds follows from."""
+def make_course(settings: Settings, dense: Cost, attrs: Mapping[str, Any]) -> Course:
+    """Return what the plan of rounds follows from.
+
+    Args:
+        settings: Resolved settings.
+        dense: What the dense model costs.
+        attrs: What the study says beside its settings.
+    """
     return Course(
         settings=settings.rounds,
         evaluations=settings.search.evaluations,
-        finalize_top=settings.search.finalize_top,
+        extra=int(attrs.get("extra_evaluations", 0)),
+        finalize_top=int(attrs.get("finalize_top", settings.search.finalize_top)),
         reduction=settings.budget.reduction(dense),
-        dense_energy=dense_energy,
+        dense_energy=float(attrs.get("dense_energy", 0.0)),
     )
 
 
-def count_left(course: Course, plan: Plan, records: Sequence[Record]) -> dict[Stage, int]:
+def count_left(course: Course, plan: Plan, book: Book) -> dict[Stage, int]:
     """Return the evaluations left by stage, if no round is rolled back."""
     if plan.todo == "done":
         return {"fast": 0, "round": 0, "full": 0}
     later = plan.rounds - plan.round.number - 1
-    fast = course.evaluations - len(find_scored(records, plan.round.number))
-    done = sum(one.stage == "full" and one.round == plan.round.number for one in records)
+    total = count_evaluations(course, plan.round)
+    fast = total - len(book.find(plan.round.number, "fast")) + later * course.evaluations
+    fast += 0 if plan.round.is_last else course.extra
+    done = len(book.find(plan.round.number, "full"))
     full = max(1, course.finalize_top - done) if plan.round.is_last else course.finalize_top
-    return {"fast": max(0, fast) + later * course.evaluations, "round": later, "full": full}
+    return {"fast": fast, "round": later, "full": full}
 
 
-def estimate_seconds(left: Mapping[Stage, int], records: Sequence[Record]) -> float | None:
-    """Return the time for ``left`` at the mean speed of ``records``; None when unknown.
+def estimate_seconds(left: Mapping[Stage, int], book: Book, workers: int = 1) -> float | None:
+    """Return the time for ``left`` at the mean speed so far; None when unknown.
 
     A ``full`` evaluation that was not timed yet counts like a ``round``, and the reverse.
+    Candidates are scored by all workers, models of rounds by one.
     """
-    means: dict[str, float] = {}
-    for stage in ("fast", "round", "full"):
-        times = [one.metrics.get("seconds", math.nan) for one in records if one.stage == stage]
-        times = [one for one in times if math.isfinite(one)]
-        if times:
-            means[stage] = fmean(times)
-    means.setdefault("full", means.get("round", math.nan))
-    means.setdefault("round", means["full"])
-    total = sum(count * means.get(stage, math.nan) for stage, count in left.items() if count)
-    return float(total) if math.isfinite(total) else None
+    means = {stage: book.measure_seconds(stage) for stage in left}
+    means["full"] = means["full"] or means["round"]
+    means["round"] = means["round"] or means["full"]
+    total = 0.0
+    for stage, count in left.items():
+        mean = means[stage]
+        if count and mean is None:
+            return None
+        at_once = {"fast": workers, "round": 1, "full": min(workers, max(1, count))}[stage]
+        total += count * (mean or 0.0) / at_once
+    return total
 
 
 def _find_study(settings: Settings) -> optuna.Study | None:

@@ -1,6 +1,6 @@
 """Where a search starts and which way it leans: experience as a prior, never as an order."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from autocompress.graph.layers import Group
 from autocompress.jobs import Candidate
-from autocompress.search.anneal import Purpose, Schedule, Walk, draw, measure_step
 from autocompress.search.counts import (
     FULL,
     Bounds,
@@ -16,14 +15,12 @@ from autocompress.search.counts import (
     Logits,
     count_cost,
     make_candidate,
-    read_counts,
     read_logits,
 )
 
 Floats = NDArray[np.float64]
 
-REDRAWS = 12
-REDRAW_GROWTH = 1.25  # Small steps often round to what is known already.
+REDRAWS = 12  # Draws of a proposal until one is new.
 MOST_GROUPS = 3
 EDGE = 2.0  # Where a move from "all kept" sets out: small steps would round to all again.
 REFILL = 0.15  # Chance that a move gives a layer all its columns back.
@@ -69,37 +66,6 @@ def make_start(ground: Ground, index: int) -> Candidate:
         read_logits(bounds, ground.base),
     ]
     return make_candidate(bounds, points[index], ground.limits)
-
-
-def propose(
-    schedule: Schedule, walk: Walk, ground: Ground, index: int, known: Collection[str]
-) -> Candidate:
-    """Return the candidate that chain evaluation ``index`` scores.
-
-    Args:
-        schedule: The chain.
-        walk: Where it stands.
-        ground: Where it may go.
-        index: Place in the order of the chain's proposals, from 0.
-        known: Keys of candidates to avoid; one is given only when ``REDRAWS`` draws found no
-            other.
-    """
-    if index < schedule.starts:
-        start = make_start(ground, index)
-        if start.key() not in known:
-            return start
-    rng = draw(schedule, index, Purpose.MOVE)
-    origin = walk.current.candidate if walk.current else make_start(ground, 0)
-    counts = read_counts(ground.bounds, origin)
-    step = measure_step(schedule, walk)
-    candidate = origin
-    for _ in range(REDRAWS):
-        moved = move_logits(ground, counts, step, rng)
-        candidate = make_candidate(ground.bounds, moved, ground.limits)
-        if candidate.key() not in known:
-            break
-        step *= REDRAW_GROWTH
-    return candidate
 
 
 def move_logits(ground: Ground, counts: Counts, step: float, rng: np.random.Generator) -> Logits:

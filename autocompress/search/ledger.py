@@ -1,4 +1,8 @@
-"""Trials of a study: create, requeue, decide, read. Every prefix of the writes is recoverable."""
+"""Trials of a study: create, requeue, decide, read. Every prefix of the writes is recoverable.
+
+A trial is decided by one attribute, its verdict, which is written as a whole or not at all;
+what follows it, constraints and the end of the trial, is only repeated from it.
+"""
 
 import json
 import math
@@ -16,6 +20,10 @@ from autocompress.search.records import Record, order_records
 Checkpoint = Callable[[str], None]
 DENSITY = FloatDistribution(0.0, 1.0)
 ORIGINAL = -1
+MOST_LOSSES = 20  # Stops that one evaluation survives; each was somebody else's fault, mostly.
+COPIED = (
+    "stage", "round", "chain", "index", "parent", "after", "key", "candidate", "base", "seed",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +34,11 @@ class Request:
         job: What to evaluate.
         key: Name of its result.
         chain: Annealing chain.
-        index: Place in the order of the chain's proposals; -1 outside the walk.
+        index: Place in the order of the round's proposals; -1 outside the search.
         parent: Trial whose candidate was moved; -1 without any.
+        after: Decisions known when it was proposed.
         densities: ``filters/GROUP`` and ``columns/LAYER`` relative to the dense model.
+        excess: ``cost / limit - 1`` by resource, where it is known beforehand.
     """
 
     job: Job
@@ -36,7 +46,35 @@ class Request:
     chain: int = 0
     index: int = -1
     parent: int = -1
+    after: int = 0
     densities: Mapping[str, float]
+    excess: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pending:
+    """A trial that was asked for and is not decided.
+
+    Attributes:
+        number: Its number.
+        job: What is evaluated.
+        attrs: What was written when it was created.
+    """
+
+    number: int
+    job: Job
+    attrs: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """Return the name of its result."""
+        return str(self.attrs["key"])
+
+    @property
+    def origin(self) -> int:
+        """Return the number of the trial of which this one is another attempt, or its own."""
+        origin = int(self.attrs["origin"])
+        return self.number if origin == ORIGINAL else origin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,16 +82,39 @@ class Verdict:
     """What is written about a decided job.
 
     Attributes:
+        seq: Place in the order of all decisions.
         outcome: What came of it.
-        accepted: Whether the walk moved there.
+        accepted: Whether the search moved there.
         temperature: At the decision; None outside annealing.
+        cached: Whether the study knew the outcome already.
+        values: What Optuna is told, the energy first.
         excess: ``cost / limit - 1`` by resource.
     """
 
+    seq: int
     outcome: Outcome
     accepted: bool
     temperature: float | None
+    cached: bool
+    values: tuple[float, ...]
     excess: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        outcome = self.outcome
+        finite = {name: one for name, one in outcome.metrics.items() if math.isfinite(one)}
+        return {
+            "seq": self.seq,
+            "accepted": self.accepted,
+            "temperature": self.temperature,
+            "energy": None if outcome.failed else outcome.energy,
+            "metrics": finite,
+            "artifact": outcome.artifact,
+            "error": (outcome.error or "the energy is not finite") if outcome.failed else "",
+            "cached": self.cached,
+            "values": None if outcome.failed else list(self.values),
+            "excess": dict(self.excess),
+        }
 
 
 def ignore_checkpoint(name: str) -> None:
@@ -75,6 +136,7 @@ class Ledger:
         self.study = study
         self.attempts = attempts
         self.checkpoint = checkpoint
+        self._handles: dict[int, Trial] = {}  # Of the running trials, by number.
 
     def read_records(self) -> list[Record]:
         """Return the decided evaluations in order.
@@ -84,13 +146,22 @@ class Ledger:
         """
         return read_records(self.study)
 
-    def describe_study(self, dense_energy: float, run_dir: str) -> None:
+    def describe_study(self, attrs: Mapping[str, Any]) -> None:
         """Write what readers of the study need besides its settings."""
-        attrs = {"dense_energy": dense_energy, "run_dir": run_dir}
         stored = self.study.user_attrs
         for name, value in attrs.items():
             if stored.get(name) != value:
                 self.study.set_user_attr(name, value)
+
+    def extend(self, evaluations: int, finalize_top: int) -> None:
+        """Note that more is wanted than the settings say; 0 leaves a number."""
+        attrs = self.study.user_attrs
+        wanted = {}
+        if evaluations:
+            wanted["extra_evaluations"] = attrs.get("extra_evaluations", 0) + evaluations
+        if finalize_top:
+            wanted["finalize_top"] = finalize_top
+        self.describe_study(wanted)
 
     def create(self, request: Request) -> None:
         """Add a waiting trial for ``request``."""
@@ -101,108 +172,122 @@ class Ledger:
             "chain": request.chain,
             "index": request.index,
             "parent": request.parent,
+            "after": request.after,
             "key": request.key,
             "candidate": json.dumps(job.candidate.to_json(), sort_keys=True),
             "base": job.base,
             "seed": job.seed,
             "attempt": 1,
+            "losses": 0,
             "origin": ORIGINAL,
         }
-        self._add(dict(request.densities), attrs)
+        self._add(request.densities, attrs, request.excess)
         self.checkpoint("created")
 
-    def take(self) -> Trial | None:
+    def take(self) -> Pending | None:
         """Return the oldest waiting trial, now running; None when none waits."""
         if not self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             return None
         trial = self.study.ask()
         self.checkpoint("asked")
-        return trial
+        self._handles[trial.number] = trial
+        return _make_pending(trial.number, trial.user_attrs)
 
-    def find_running(self) -> list[Trial]:
-        """Return the trials that a stopped process left running."""
-        left = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return [Trial(self.study, trial._trial_id) for trial in left]
+    def find_waiting(self) -> list[Pending]:
+        """Return the waiting trials, the oldest first."""
+        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        return [_make_pending(one.number, one.user_attrs) for one in waiting]
 
-    def close_rejected(self, trial: Trial) -> bool:
-        """End ``trial`` if it was given up before the process stopped; return whether it was."""
-        if not trial.user_attrs.get("final"):
-            return False
-        self.study.tell(trial, state=TrialState.FAIL)
-        return True
+    def find_running(self) -> list[Pending]:
+        """Return the undecided trials that a stopped process left running.
 
-    def may_retry(self, trial: Trial) -> bool:
+        Those that were decided, or had been queued again, are ended on the way.
+        """
+        undecided = []
+        for left in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            self._handles[left.number] = Trial(self.study, left._trial_id)
+            pending = _make_pending(left.number, left.user_attrs)
+            if "verdict" in left.user_attrs:
+                self._close(left.number, json.loads(left.user_attrs["verdict"]))
+            elif self._was_requeued(pending):
+                self._end(left.number)
+            else:
+                undecided.append(pending)
+        return undecided
+
+    def may_retry(self, pending: Pending) -> bool:
         """Return whether another attempt is left."""
-        return int(trial.user_attrs["attempt"]) < self.attempts
+        return int(pending.attrs["attempt"]) < self.attempts
 
-    def retry(self, trial: Trial, error: str) -> None:
-        """Queue another attempt at the job of ``trial`` and end this one."""
-        self._set(trial, {"error": error})
-        attrs = trial.user_attrs
-        first = trial.number if attrs["origin"] == ORIGINAL else attrs["origin"]
-        attempt = int(attrs["attempt"]) + 1
-        if not self._has_attempt(first, attempt):
-            kept = {name: attrs[name] for name in CREATED}
-            self._add(dict(trial.params), {**kept, "attempt": attempt, "origin": first})
-        self.checkpoint("cloned")
-        self.study.tell(trial, state=TrialState.FAIL)
-        self.checkpoint("failed")
+    def may_requeue(self, pending: Pending) -> bool:
+        """Return whether it may be lost to a stopped process once more."""
+        return int(pending.attrs["losses"]) < MOST_LOSSES
 
-    def withdraw(self, trial: Trial) -> None:
-        """End ``trial`` undecided: the next process asks for the same job anew."""
-        self._set(trial, {"error": "interrupted"})
-        self.study.tell(trial, state=TrialState.FAIL)
+    def retry(self, pending: Pending, error: str) -> None:
+        """Queue another attempt at the job and end this one."""
+        self._repeat(pending, "attempt", error)
 
-    def decide(self, trial: Trial, seq: int, verdict: Verdict) -> None:
-        """Write ``verdict`` as decision ``seq``."""
-        outcome = verdict.outcome
-        finite = {name: one for name, one in outcome.metrics.items() if math.isfinite(one)}
-        attrs: dict[str, Any] = {
-            **finite,
-            "artifact": outcome.artifact,
-            "accepted": verdict.accepted,
-            "seq": seq,
-        }
-        if verdict.temperature is not None:
-            attrs["temperature"] = verdict.temperature
-        if outcome.failed:
-            attrs |= {"error": outcome.error or "the energy is not finite"}
-            self._set(trial, attrs)
-            self._set(trial, {"final": True})
-            self.checkpoint("rejected")
-            self.study.tell(trial, state=TrialState.FAIL)
+    def requeue(self, pending: Pending, error: str) -> None:
+        """Queue the same attempt again and end this one, which no evaluation caused."""
+        self._repeat(pending, "losses", error)
+
+    def decide(self, pending: Pending, verdict: Verdict) -> None:
+        """Write ``verdict``."""
+        record = verdict.to_json()
+        text = json.dumps(record, sort_keys=True)
+        self._handles[pending.number].set_user_attr("verdict", text)
+        self.checkpoint("written")
+        self._close(pending.number, record)
+
+    def _close(self, number: int, verdict: Mapping[str, Any]) -> None:
+        """End a decided trial."""
+        if verdict["values"] is None:
+            self._end(number)
         else:
-            self._set(trial, {**attrs, "energy": outcome.energy})
-            for name, value in verdict.excess.items():
-                if name not in trial.constraints:
+            trial = self._handles.pop(number)
+            there = trial.constraints
+            for name, value in verdict["excess"].items():
+                if name not in there:
                     trial.set_constraint(name, value)
-            self.checkpoint("written")
-            self.study.tell(trial, outcome.energy)
+                    self.checkpoint("constrained")
+            self.study.tell(trial, verdict["values"])
         self.checkpoint("told")
 
-    def _set(self, trial: Trial, attrs: Mapping[str, Any]) -> None:
-        for name, value in attrs.items():
-            trial.set_user_attr(name, value)
-            self.checkpoint(f"attr {name}")
+    def _end(self, number: int) -> None:
+        self.study.tell(self._handles.pop(number), state=TrialState.FAIL)
 
-    def _add(self, densities: dict[str, Any], attrs: dict[str, Any]) -> None:
+    def _repeat(self, pending: Pending, counter: str, error: str) -> None:
+        trial = self._handles[pending.number]
+        trial.set_user_attr("error", error)
+        self.checkpoint("excused")
+        attrs = pending.attrs
+        if not self._was_requeued(pending):
+            kept = {name: attrs[name] for name in (*COPIED, "attempt", "losses")}
+            kept |= {counter: int(attrs[counter]) + 1, "origin": pending.origin}
+            self._add(trial.params, kept, trial.constraints)
+        self.checkpoint("cloned")
+        self._end(pending.number)
+        self.checkpoint("failed")
+
+    def _add(
+        self, densities: Mapping[str, float], attrs: dict[str, Any], excess: Mapping[str, float]
+    ) -> None:
         trial = create_trial(
             state=TrialState.WAITING,
-            params=densities,
+            params=dict(densities),
             distributions=dict.fromkeys(densities, DENSITY),
             user_attrs=attrs,
+            constraints=dict(excess),
         )
         self.study.add_trial(trial)
 
-    def _has_attempt(self, first: int, attempt: int) -> bool:
+    def _was_requeued(self, pending: Pending) -> bool:
+        """Return whether a later trial repeats this one."""
+        origin, tries = pending.origin, _count_tries(pending.attrs)
         return any(
-            trial.user_attrs.get("origin") == first and trial.user_attrs.get("attempt") == attempt
+            trial.user_attrs.get("origin") == origin and _count_tries(trial.user_attrs) > tries
             for trial in self.study.get_trials(deepcopy=False)
         )
-
-
-NOT_METRICS = ("energy", "temperature")
-CREATED = ("stage", "round", "chain", "index", "parent", "key", "candidate", "base", "seed")
 
 
 def read_job(attrs: Mapping[str, Any]) -> Job:
@@ -228,23 +313,28 @@ def read_records(study: optuna.Study) -> list[Record]:
 def _find_decided(trials: Iterable[FrozenTrial]) -> Iterable[Record]:
     for trial in trials:
         attrs = trial.user_attrs
-        complete = trial.state is TrialState.COMPLETE
-        if complete or (trial.state is TrialState.FAIL and attrs.get("final")):
-            job = read_job(attrs)
-            yield Record(
-                seq=attrs["seq"],
-                number=trial.number,
-                stage=job.stage,
-                round=job.round,
-                chain=attrs["chain"],
-                index=attrs["index"],
-                candidate=job.candidate,
-                base=job.base,
-                energy=attrs["energy"] if complete else math.nan,
-                artifact=attrs.get("artifact", ""),
-                metrics={
-                    name: float(value)
-                    for name, value in attrs.items()
-                    if isinstance(value, float) and name not in NOT_METRICS
-                },
-            )
+        if "verdict" not in attrs:
+            continue
+        verdict, job = json.loads(attrs["verdict"]), read_job(attrs)
+        yield Record(
+            seq=verdict["seq"],
+            number=trial.number,
+            key=attrs["key"],
+            stage=job.stage,
+            round=job.round,
+            chain=attrs["chain"],
+            index=attrs["index"],
+            candidate=job.candidate,
+            base=job.base,
+            energy=math.nan if verdict["energy"] is None else verdict["energy"],
+            artifact=verdict["artifact"],
+            metrics=verdict["metrics"],
+        )
+
+
+def _make_pending(number: int, attrs: Mapping[str, Any]) -> Pending:
+    return Pending(number=number, job=read_job(attrs), attrs=attrs)
+
+
+def _count_tries(attrs: Mapping[str, Any]) -> int:
+    return int(attrs["attempt"]) + int(attrs["losses"])

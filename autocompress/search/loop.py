@@ -2,53 +2,61 @@
 
 import logging
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, replace
-from typing import Protocol
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 
-from optuna.trial import Trial
-
-from autocompress.errors import DataError, EvaluationError, SettingError, StudyError
-from autocompress.execute.base import Executor, Runner
-from autocompress.graph.layers import LayerGraph
-from autocompress.jobs import Candidate, Job, Outcome, Stage, hash_json
-from autocompress.search.anneal import Walk, decide, fold, measure_temperature
+from autocompress.errors import AutoCompressError, EvaluationError, StudyError
+from autocompress.execute.base import Executor
+from autocompress.jobs import Job, Outcome
+from autocompress.search.book import Book
 from autocompress.search.budget import measure_excess
-from autocompress.search.counts import measure_densities
-from autocompress.search.forecast import (
-    count_left,
-    estimate_seconds,
-    make_course,
-)
-from autocompress.search.guide import propose
-from autocompress.search.ledger import (
-    Ledger,
-    Request,
-    Verdict,
-    read_job,
-)
+from autocompress.search.forecast import count_left, estimate_seconds, make_course
+from autocompress.search.ledger import Ledger, Pending, Request, Verdict
 from autocompress.search.progress import Phase, SearchProgress, Watch
 from autocompress.search.records import Record
-from autocompress.search.rounds import Plan, Round, find_scored, plan_rounds
-from autocompress.search.site import Site, check_reachable, count_dense, make_site
-from autocompress.search.spec import Settings, make_spec
+from autocompress.search.requests import Asker, Evaluator
+from autocompress.search.rounds import Plan, Round, plan_rounds
+from autocompress.search.site import Site, check_reachable, count_dense
+from autocompress.search.spec import Settings
 
 logger = logging.getLogger(__name__)
 
 MOST_FAILURES = 3  # Candidates given up at the start of a round before the search stops.
 
 
-class Evaluator(Runner, Protocol):
-    """What the controller asks about models; ``evaluate.evaluator.Evaluator`` is one."""
+@dataclass(frozen=True, kw_only=True)
+class Desk:
+    """What a controller works with.
 
-    @property
-    def dense_metrics(self) -> Mapping[str, float]:
-        """Return the dense model's figures, its ``val_metric`` among them."""
-        ...
+    Attributes:
+        ledger: The held study.
+        evaluator: Knows the models.
+        executor: Runs the jobs.
+        watch: Told of every step.
+        clock: Seconds; only their differences count.
+    """
 
-    def describe(self, base: str) -> tuple[LayerGraph, Candidate]:
-        """Return the graph and counts of a stored base; of the dense model when empty."""
-        ...
+    ledger: Ledger
+    evaluator: Evaluator
+    executor: Executor
+    watch: Watch
+    clock: Callable[[], float] = time.monotonic
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """An outcome that waits for its turn.
+
+    Attributes:
+        pending: Whose it is.
+        outcome: What came of it.
+        cached: Whether the study knew it already.
+    """
+
+    pending: Pending
+    outcome: Outcome
+    cached: bool = False
 
 
 class Controller:
@@ -56,47 +64,43 @@ class Controller:
 
     Attributes:
         settings: The resolved settings of the study.
-        records: All decisions so far.
+        book: All decisions so far.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        ledger: Ledger,
-        evaluator: Evaluator,
-        executor: Executor,
-        watch: Watch,
-    ) -> None:
+    def __init__(self, settings: Settings, desk: Desk) -> None:
         self.settings = settings
-        self._ledger = ledger
-        self._evaluator = evaluator
-        self._executor = executor
-        self._watch = watch
-        self._hash = hash_json(make_spec(settings))
-        self._graph, _ = evaluator.describe("")
-        metric = evaluator.dense_metrics["val_metric"]
-        maximize = settings.task.metric_direction == "maximize"
-        self._course = make_course(
-            settings, count_dense(self._graph), -metric if maximize else metric
+        self._desk = desk
+        self._ledger = desk.ledger
+        graph, _ = desk.evaluator.describe("")
+        check_reachable(settings, graph)
+        metric = desk.evaluator.dense_metrics["val_metric"]
+        is_raised = settings.task.metric_direction == "maximize"
+        self._ledger.describe_study(
+            {"dense_energy": -metric if is_raised else metric, "run_dir": settings.run_dir}
         )
-        self._site: Site | None = None
-        self._walk = Walk()
-        check_reachable(settings, self._graph)
-        ledger.describe_study(self._course.dense_energy, settings.run_dir)
-        self.records: list[Record] = ledger.read_records()
+        attrs = self._ledger.study.user_attrs
+        self._course = make_course(settings, count_dense(graph), attrs)
+        self._flying: dict[str, list[Pending]] = {}  # Submitted, by key of the result.
+        self._finished: list[Finished] = []
+        self._begun = desk.clock()
+        self._read_study()
+
+    @property
+    def records(self) -> Sequence[Record]:
+        """Return all decisions so far."""
+        return self.book.records
 
     def run(self) -> Plan:
-        """Search until there is nothing left to do, and return the plan that says so.
+        """Search until there is nothing left to do or the time is over; return the last plan.
 
         Raises:
             EvaluationError: Evaluations fail again and again.
             KeyboardInterrupt: Someone stopped it; the study can be gone on with.
         """
         self._recover()
-        while (plan := self.plan()).todo != "done":
-            if not self._evaluate_waiting():
-                self._ledger.create(self._make_request(plan))
-        self._tell("done")
+        self._drive(lambda: self._asker.list_requests(self.plan(), self._list_undecided()))
+        plan = self.plan()
+        self._tell("done" if plan.todo == "done" else "stopped")
         return plan
 
     def finalize(self, number: int) -> Record:
@@ -110,86 +114,161 @@ class Controller:
         source = next((one for one in self.records if one.number == number), None)
         if source is None:
             raise StudyError(f"trial {number}: no decided trial of this number in the study")
-        request = self._request_model(source, "full")
-        while (found := self._find_model(request.job)) is None:
-            if not self._evaluate_waiting():
-                self._ledger.create(request)
+        request = self._asker.request_model(self.plan(), source, "full")
+
+        def ask() -> list[Request]:
+            asked = [one.key for one in self._list_undecided()]
+            done = self._find_model(request.job) or request.key in asked
+            return [] if done else [request]
+
+        self._drive(ask)
+        found = self._find_model(request.job)
+        if found is None:
+            raise EvaluationError(f"trial {number}: the time was over before it was finished")
         self._tell("done")
         return found
 
     def plan(self) -> Plan:
         """Return what is to be done next."""
-        return plan_rounds(self._course, self.records)
+        return plan_rounds(self._course, self.book)
+
+    def open_site(self, current: Round) -> Site:
+        """Return a round's site, its searcher told of all that was decided."""
+        return self._asker.open_site(current)
+
+    def _read_study(self) -> None:
+        self.book = Book(self._ledger.read_records())
+        self._asker = Asker(
+            settings=self.settings,
+            course=self._course,
+            evaluator=self._desk.evaluator,
+            book=self.book,
+        )
 
     def _recover(self) -> None:
         """Take up what a stopped process left behind."""
-        for trial in self._ledger.find_running():
-            if self._ledger.close_rejected(trial):
-                continue
-            key = trial.user_attrs["key"]
-            stored = self._executor.find(key)
-            lost = Outcome(energy=float("nan"), error="the process that evaluated it ended")
-            self._settle(trial, stored or lost)
-        self.records = self._ledger.read_records()
+        lost = "the process that evaluated it ended"
+        left = self._ledger.find_running()
+        self._read_study()
+        for pending in left:
+            stored = self._desk.executor.find(pending.key)
+            if stored is not None:
+                self._finish(pending, stored)
+            elif self._ledger.may_requeue(pending):
+                self._ledger.requeue(pending, lost)
+            else:
+                failed = Outcome(energy=math.nan, error=lost)
+                self._finished.append(Finished(pending=pending, outcome=failed))
+        self._decide_ready()
 
-    def _evaluate_waiting(self) -> bool:
-        """Evaluate the oldest waiting trial; return False when there is none."""
-        trial = self._ledger.take()
-        if trial is None:
-            return False
-        job = read_job(trial.user_attrs)
-        phase: Phase = "search" if job.stage == "fast" else job.stage
-        self._tell(phase)
-        self._executor.submit(trial.user_attrs["key"], job)
+    def _drive(self, list_requests: Callable[[], Sequence[Request]]) -> None:
+        """Evaluate what waits and what is asked for until there is nothing more."""
         try:
-            _, outcome = self._executor.wait()
-        except (KeyboardInterrupt, SettingError, DataError):
-            self._executor.close()
-            self._ledger.withdraw(trial)
-            self._tell("stopped")
+            if self.settings.search.batch:
+                self._ask(list_requests)  # A stop may have left half a batch.
+            while True:
+                self._fill(list_requests)
+                if not self._flying:
+                    break
+                key, outcome = self._desk.executor.wait()
+                self._ledger.checkpoint("evaluated")
+                for pending in self._flying.pop(key, []):
+                    self._finish(pending, outcome)
+                self._decide_ready()
+        except (KeyboardInterrupt, AutoCompressError):
+            self._withdraw()
             raise
-        self._ledger.checkpoint("evaluated")
-        self._settle(trial, outcome)
-        return True
+        finally:
+            self._desk.executor.close()
 
-    def _settle(self, trial: Trial, outcome: Outcome) -> None:
-        """Decide on ``outcome``, or queue another attempt when it failed."""
-        if outcome.failed and self._ledger.may_retry(trial):
-            logger.warning("trial %d failed and is tried again: %s", trial.number, outcome.error)
-            self._ledger.retry(trial, outcome.error)
-            return
-        job = read_job(trial.user_attrs)
-        site = self._open_site(self.plan().find_round(job.round))
+    def _ask(self, list_requests: Callable[[], Sequence[Request]]) -> bool:
+        """Queue what there is to ask for; return whether that was anything."""
+        requests = [] if self._is_late() else list_requests()
+        for request in requests:
+            self._ledger.create(request)
+        return bool(requests)
+
+    def _fill(self, list_requests: Callable[[], Sequence[Request]]) -> None:
+        """Give every free worker a job."""
+        while len(self._flying) < self._desk.executor.slots and not self._is_late():
+            pending = self._ledger.take()
+            if pending is not None:
+                self._start(pending)
+            elif not self._ask(list_requests):
+                break
+
+    def _start(self, pending: Pending) -> None:
+        known = self.book.find_result(pending.key)
+        if known is not None:
+            outcome = Outcome(energy=known.energy, metrics=known.metrics, artifact=known.artifact)
+            self._finish(pending, outcome, cached=True)
+            self._decide_ready()
+        elif pending.key in self._flying:
+            self._flying[pending.key].append(pending)
+        else:
+            self._flying[pending.key] = [pending]
+            self._desk.executor.submit(pending.key, pending.job)
+            stage = pending.job.stage
+            self._tell("search" if stage == "fast" else stage)
+
+    def _finish(self, pending: Pending, outcome: Outcome, *, cached: bool = False) -> None:
+        """Keep ``outcome`` until its turn, or queue another attempt when it failed."""
+        if outcome.failed and self._ledger.may_retry(pending):
+            logger.warning("trial %d failed and is tried again: %s", pending.number, outcome.error)
+            self._ledger.retry(pending, outcome.error)
+        else:
+            self._finished.append(Finished(pending=pending, outcome=outcome, cached=cached))
+
+    def _decide_ready(self) -> None:
+        """Decide on what is finished: all of it, or in batches what is the oldest asked for."""
+        while self._finished:
+            oldest = min(self._finished, key=lambda one: one.pending.origin)
+            if self.settings.search.batch:
+                first = min(one.origin for one in self._list_undecided())
+                if first != oldest.pending.origin:
+                    break
+            self._finished.remove(oldest)
+            self._decide(oldest)
+
+    def _decide(self, finished: Finished) -> None:
+        pending, outcome = finished.pending, finished.outcome
+        job = pending.job
+        site = self.open_site(self.plan().find_round(job.round))
         metrics = dict(outcome.metrics)
         if not outcome.failed:
             costs = asdict(site.ground.bounds.model.count_candidate(job.candidate))
             metrics = {name: float(cost) for name, cost in costs.items()} | metrics
         record = Record(
-            seq=len(self.records),
-            number=trial.number,
+            seq=len(self.book),
+            number=pending.number,
+            key=pending.key,
             stage=job.stage,
             round=job.round,
-            chain=trial.user_attrs["chain"],
-            index=trial.user_attrs["index"],
+            chain=pending.attrs["chain"],
+            index=pending.attrs["index"],
             candidate=job.candidate,
             base=job.base,
-            energy=float("nan") if outcome.failed else outcome.energy,
+            energy=math.nan if outcome.failed else outcome.energy,
             artifact=outcome.artifact,
             metrics=metrics,
         )
         temperature, accepted = None, not outcome.failed
         if job.stage == "fast":
-            temperature = measure_temperature(site.schedule, self._walk)
-            self._walk = decide(site.schedule, self._walk, record)
-            accepted = self._walk.moved
+            decision = site.searcher.decide(record)
+            temperature, accepted = decision.temperature, decision.accepted
+        resources = self.settings.search.resources
         verdict = Verdict(
+            seq=record.seq,
             outcome=replace(outcome, metrics=metrics),
             accepted=accepted,
             temperature=temperature,
-            excess=measure_excess(metrics, site.ground.limits) if not outcome.failed else {},
+            cached=finished.cached,
+            values=(record.energy, *(metrics.get(name, math.nan) for name in resources)),
+            excess={} if outcome.failed else measure_excess(metrics, site.ground.limits),
         )
-        self._ledger.decide(trial, record.seq, verdict)
-        self.records.append(record)
+        self._ledger.decide(pending, verdict)
+        self.book.add(record)
+        self._tell("search" if job.stage == "fast" else job.stage, record)
         self._stop_hopeless(record, outcome)
 
     def _stop_hopeless(self, record: Record, outcome: Outcome) -> None:
@@ -200,41 +279,18 @@ class Controller:
             raise EvaluationError(
                 f"trial {record.number}: the model could not be finished: {outcome.error}"
             )
-        scored = find_scored(self.records, record.round)
-        if len(scored) >= MOST_FAILURES and self._walk.current is None:
+        scored = self.book.find(record.round, "fast")
+        if len(scored) >= MOST_FAILURES and all(math.isnan(one.energy) for one in scored):
             raise EvaluationError(
                 f"round {record.round}: the first {len(scored)} candidates all failed, the "
                 f"last one with: {outcome.error}"
             )
 
-    def _make_request(self, plan: Plan) -> Request:
-        """Return the next evaluation of ``plan``."""
-        if plan.todo in ("round", "full"):
-            assert plan.chosen is not None
-            return self._request_model(plan.chosen, plan.todo)
-        site = self._open_site(plan.round)
-        scored = find_scored(self.records, plan.round.number)
-        known = {one.candidate.key() for one in scored}
-        candidate = propose(site.schedule, self._walk, site.ground, len(scored), known)
-        parent = self._walk.current.number if self._walk.current else -1
-        request = self._request(site, "fast", candidate)
-        return replace(request, index=len(scored), parent=parent)
-
-    def _request_model(self, source: Record, stage: Stage) -> Request:
-        """Return the request for a pruned or finished model of a decided candidate."""
-        site = self._open_site(self.plan().find_round(source.round))
-        return replace(self._request(site, stage, source.candidate), parent=source.number)
-
-    def _request(self, site: Site, stage: Stage, candidate: Candidate) -> Request:
-        job = Job(
-            stage=stage,
-            candidate=candidate,
-            round=site.round.number,
-            base=site.round.base,
-            seed=self.settings.seed,
-        )
-        densities = measure_densities(site.ground.bounds, candidate)
-        return Request(job=job, key=job.key(self._hash), densities=densities)
+    def _list_undecided(self) -> list[Pending]:
+        """Return what was asked for and is not decided, waiting or running."""
+        flying = [pending for group in self._flying.values() for pending in group]
+        finished = [one.pending for one in self._finished]
+        return [*self._ledger.find_waiting(), *flying, *finished]
 
     def _find_model(self, job: Job) -> Record | None:
         wanted = (job.stage, job.round, job.candidate)
@@ -243,28 +299,35 @@ class Controller:
                 return one
         return None
 
-    def _open_site(self, current: Round) -> Site:
-        """Return a round's site, with the walk folded up to its last decision."""
-        if self._site is None or self._site.round != current:
-            base, kept = self._evaluator.describe(current.base)
-            self._site = make_site(self.settings, current, self._graph, base, kept)
-            self._walk = fold(self._site.schedule, find_scored(self.records, current.number))
-        return self._site
+    def _withdraw(self) -> None:
+        """Queue again what runs, so that the next process begins with it."""
+        self._desk.executor.close()
+        flying = [pending for group in self._flying.values() for pending in group]
+        for pending in [*flying, *(one.pending for one in self._finished)]:
+            self._ledger.requeue(pending, "interrupted")
+        self._flying.clear()
+        self._finished.clear()
+        self._tell("stopped")
 
-    def _tell(self, phase: Phase) -> None:
+    def _is_late(self) -> bool:
+        limit = self.settings.execute.stop_after_s
+        return limit > 0 and self._desk.clock() - self._begun >= limit
+
+    def _tell(self, phase: Phase, record: Record | None = None) -> None:
         plan = self.plan()
-        self._open_site(plan.round)
-        left = count_left(self._course, plan, self.records)
-        walk = self._walk
-        self._watch(
+        left = count_left(self._course, plan, self.book)
+        searcher = self.open_site(plan.round).searcher
+        self._desk.watch(
             SearchProgress(
                 phase=phase,
                 round=plan.round.number,
                 rounds=plan.rounds,
-                done=len(self.records),
-                total=len(self.records) + sum(left.values()),
-                best=walk.best.energy if walk.best else None,
-                accepted_share=walk.accepted / walk.moves if walk.moves else None,
-                left_s=estimate_seconds(left, self.records),
+                done=len(self.book),
+                total=len(self.book) + sum(left.values()),
+                best=searcher.best.energy if searcher.best else None,
+                accepted_share=searcher.accepted_share,
+                left_s=estimate_seconds(left, self.book, self._desk.executor.slots),
+                running=len(self._flying),
+                record=record,
             )
         )

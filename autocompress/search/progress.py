@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from autocompress.search.records import Record
+
 Phase = Literal["dense", "search", "round", "full", "done", "stopped"]
 
 
@@ -23,6 +25,8 @@ class SearchProgress:
         accepted_share: Share of the round's annealing moves that were accepted; None before
             the first.
         left_s: Seconds left, from the evaluations so far; None when unknown.
+        running: Evaluations that run now.
+        record: The decision that this is told for; None when it is none.
     """
 
     phase: Phase
@@ -33,6 +37,8 @@ class SearchProgress:
     best: float | None = None
     accepted_share: float | None = None
     left_s: float | None = None
+    running: int = 0
+    record: Record | None = None
 
 
 Watch = Callable[[SearchProgress], None]

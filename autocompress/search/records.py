@@ -14,10 +14,11 @@ class Record:
     Attributes:
         seq: Place in the order of all decisions, without gaps.
         number: Number of the trial.
+        key: Name of the stored result.
         stage: What was evaluated.
         round: Progressive round, from 0.
         chain: Annealing chain.
-        index: Place in the order of the chain's proposals, from 0; -1 outside the walk.
+        index: Place in the order of the round's proposals, from 0; -1 outside the search.
         candidate: What was kept.
         base: Key of the model it started from.
         energy: What the search minimises; NaN when the evaluation was given up.
@@ -27,6 +28,7 @@ class Record:
 
     seq: int
     number: int
+    key: str = ""
     stage: Stage
     round: int
     chain: int = 0

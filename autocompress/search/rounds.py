@@ -7,6 +7,7 @@ from typing import Literal
 
 from autocompress.errors import EvaluationError, SettingError
 from autocompress.jobs import Stage
+from autocompress.search.book import Book
 from autocompress.search.records import Record
 
 
@@ -38,6 +39,7 @@ class Course:
     Attributes:
         settings: The settings of rounds.
         evaluations: Fast evaluations per round.
+        extra: Fast evaluations beyond them in the last round, when the study was extended.
         finalize_top: Finished models wanted of the last round.
         reduction: Dense cost over budget, for the most demanding resource.
         dense_energy: The dense model's metric as a full evaluation would report its energy.
@@ -45,6 +47,7 @@ class Course:
 
     settings: RoundSettings
     evaluations: int
+    extra: int = 0
     finalize_top: int
     reduction: float
     dense_energy: float
@@ -81,14 +84,14 @@ class Plan:
     Attributes:
         round: The current round.
         todo: What is to be evaluated next; ``done`` when nothing is.
-        chosen: The scored candidate that a ``round`` or ``full`` evaluation is for.
+        chosen: The scored candidates that ``round`` or ``full`` evaluations are for.
         rounds: Rounds expected in all.
         passed: The rounds before, those rolled back too.
     """
 
     round: Round
     todo: Stage | Literal["done"]
-    chosen: Record | None = None
+    chosen: tuple[Record, ...] = ()
     rounds: int = 1
     passed: tuple[Round, ...] = ()
 
@@ -97,24 +100,23 @@ class Plan:
         return (*self.passed, self.round)[number]
 
 
-def plan_rounds(course: Course, records: Sequence[Record]) -> Plan:
-    """Return what to do next after ``records``, all decisions of the study.
+def plan_rounds(course: Course, book: Book) -> Plan:
+    """Return what to do next after all decisions of a study.
 
     Raises:
         EvaluationError: Every candidate of a round failed, or a round failed twice.
     """
     current, passed = _start_round(course, 0, "", 0.0), tuple[Round, ...]()
     while True:
-        plan = _plan_round(course, current, records)
-        if plan is not None:
-            return replace(plan, passed=passed)
-        pruned = next(one for one in _find(records, current.number, "round"))
-        passed, current = (*passed, current), _follow(course, current, pruned)
+        pruned = book.find(current.number, "round")
+        if current.is_last or not pruned:
+            return replace(_plan_round(course, current, book), passed=passed)
+        passed, current = (*passed, current), _follow(course, current, pruned[0])
 
 
-def find_scored(records: Sequence[Record], number: int) -> list[Record]:
-    """Return the fast evaluations of round ``number``, in order."""
-    return _find(records, number, "fast")
+def count_evaluations(course: Course, current: Round) -> int:
+    """Return how many fast evaluations a round has."""
+    return course.evaluations + (course.extra if current.is_last else 0)
 
 
 def rank_scored(scored: Sequence[Record]) -> list[Record]:
@@ -138,11 +140,11 @@ def is_too_bad(course: Course, record: Record) -> bool:
     return record.energy - course.dense_energy > course.settings.tolerance
 
 
-def _plan_round(course: Course, current: Round, records: Sequence[Record]) -> Plan | None:
-    """Return what is to be done in a round; None when it is over."""
+def _plan_round(course: Course, current: Round, book: Book) -> Plan:
+    """Return what is to be done in a round that is not over."""
     rounds = current.number + count_rounds(course, current)
-    scored = find_scored(records, current.number)
-    if len(scored) < course.evaluations:
+    scored = book.find(current.number, "fast")
+    if len(scored) < count_evaluations(course, current):
         return Plan(round=current, todo="fast", rounds=rounds)
     best = rank_scored(scored)
     if not best:
@@ -151,20 +153,13 @@ def _plan_round(course: Course, current: Round, records: Sequence[Record]) -> Pl
             "study's trials"
         )
     if not current.is_last:
-        if _find(records, current.number, "round"):
-            return None
-        return Plan(round=current, todo="round", chosen=best[0], rounds=rounds)
-    full = _find(records, current.number, "full")
+        return Plan(round=current, todo="round", chosen=(best[0],), rounds=rounds)
+    full = book.find(current.number, "full")
     # One that failed stopped the search: whoever starts it again wants it tried again.
     finished = {one.candidate.key() for one in full if math.isfinite(one.energy)}
-    for record in best[: course.finalize_top]:
-        if record.candidate.key() not in finished:
-            return Plan(round=current, todo="full", chosen=record, rounds=rounds)
-    return Plan(round=current, todo="done", rounds=rounds)
-
-
-def _find(records: Sequence[Record], number: int, stage: Stage) -> list[Record]:
-    return [one for one in records if one.stage == stage and one.round == number]
+    wanted = best[: course.finalize_top]
+    chosen = tuple(one for one in wanted if one.candidate.key() not in finished)
+    return Plan(round=current, todo="full" if chosen else "done", chosen=chosen, rounds=rounds)
 
 
 def _follow(course: Course, current: Round, pruned: Record) -> Round:

@@ -6,9 +6,11 @@ from autocompress.graph.layers import LayerGraph
 from autocompress.jobs import Candidate
 from autocompress.masks.cost import Cost, CostModel
 from autocompress.search.anneal import Schedule
+from autocompress.search.choose_searcher import make_searcher
 from autocompress.search.counts import make_bounds, read_counts
 from autocompress.search.guide import Ground, count_starts, make_start
 from autocompress.search.rounds import Round
+from autocompress.search.searcher import Searcher
 from autocompress.search.spec import Settings
 
 FULL = Candidate(filters={}, columns={})
@@ -16,11 +18,11 @@ FULL = Candidate(filters={}, columns={})
 
 @dataclass(frozen=True)
 class Site:
-    """One round, where it may go and how it walks."""
+    """One round, where it may go, and what searches it."""
 
     round: Round
     ground: Ground
-    schedule: Schedule
+    searcher: Searcher
 
 
 def make_site(
@@ -47,8 +49,9 @@ def make_site(
         seed=settings.seed,
         round=current.number,
         starts=count_starts(ground, settings.search.evaluations),
+        limits=limits,
     )
-    return Site(current, ground, schedule)
+    return Site(current, ground, make_searcher(schedule, ground))
 
 
 def check_reachable(settings: Settings, graph: LayerGraph) -> None:

@@ -20,7 +20,7 @@ from autocompress.errors import SpecMismatchError, StudyBusyError, StudyError
 from autocompress.jobs import hash_json
 from autocompress.settings import flatten_settings
 
-VERSION = 1
+VERSION = 2
 BUSY_TIMEOUT_S = 60
 
 
@@ -51,7 +51,7 @@ def open_study(name: str, storage: str) -> optuna.Study:
 
 @contextmanager
 def hold_study(
-    name: str, storage: str, spec: Mapping[str, Any], run_dir: Path
+    name: str, storage: str, spec: Mapping[str, Any], run_dir: Path, objectives: int = 1
 ) -> Iterator[optuna.Study]:
     """Give a study for writing, made if it does not exist, while no one else writes to it.
 
@@ -60,6 +60,7 @@ def hold_study(
         storage: As for :func:`open_study`.
         spec: The settings that decide what the study finds, as plain values.
         run_dir: Where the lock lies when the database is no file.
+        objectives: What a trial is told, all minimised.
 
     Raises:
         SpecMismatchError: The study was begun with another ``spec``.
@@ -82,7 +83,7 @@ def hold_study(
             study_name=name,
             storage=opened,
             sampler=RandomSampler(seed=0),
-            direction="minimize",
+            directions=["minimize"] * objectives,
             load_if_exists=True,
         )
         _check_version(study)
@@ -159,7 +160,7 @@ def _set_pragmas(connection: Any, _: object) -> None:
 
 
 def _check_version(study: optuna.Study) -> None:
-    version = study.user_attrs.get("version", VERSION)
+    version = study.user_attrs.get("version", VERSION)  # A new study has none yet.
     if version != VERSION:
         raise StudyError(
             f"study {study.study_name!r}: want version {VERSION}, got {version}; "

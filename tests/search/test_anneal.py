@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,18 +9,20 @@ from autocompress.errors import SettingError, StudyError
 from autocompress.jobs import Candidate
 from autocompress.masks.cost import CostModel
 from autocompress.search.anneal import (
+    Ladder,
     Purpose,
     Schedule,
-    Walk,
     decide,
     draw,
     fold,
+    measure_change,
     measure_step,
     measure_temperature,
 )
 from autocompress.search.budget import Budget
 from autocompress.search.counts import Logits, make_bounds, make_candidate, read_counts
-from autocompress.search.guide import Ground, count_starts, make_start, measure_weight, propose
+from autocompress.search.guide import Ground, count_starts, make_start, measure_weight
+from autocompress.search.ladder import Annealing
 from autocompress.search.records import Record, order_records
 from autocompress.search.settings import SearchSettings
 from autocompress.search.space import SpaceSettings
@@ -35,9 +38,16 @@ def make_ground(*, prior: float = 0.3, share: float = 0.4, large: bool = False) 
     return Ground(bounds, limits, read_counts(bounds, FULL), prior)
 
 
-def make_record(seq: int, candidate: Candidate, energy: float) -> Record:
+def make_record(seq: int, candidate: Candidate, energy: float, chain: int = 0) -> Record:
     return Record(
-        seq=seq, number=seq, stage="fast", round=0, index=seq, candidate=candidate, energy=energy
+        seq=seq,
+        number=seq,
+        stage="fast",
+        round=0,
+        chain=chain,
+        index=seq,
+        candidate=candidate,
+        energy=energy,
     )
 
 
@@ -46,22 +56,26 @@ def score(candidate: Candidate) -> float:
     return loss + sum(0.1 * (1 - count / 108) ** 2 for count in candidate.columns.values())
 
 
+def hash_low(candidate: Candidate) -> float:
+    return int(candidate.key()[:6], 16) / 16**6
+
+
 def run_walk(
     schedule: Schedule, ground: Ground, energy: Callable[[Candidate], float]
-) -> tuple[list[Record], Walk]:
+) -> tuple[list[Record], Ladder]:
     records: list[Record] = []
-    walk, known = Walk(), set[str]()
+    searcher, known = Annealing(schedule, ground), set[str]()
     for index in range(schedule.settings.evaluations):
-        candidate = propose(schedule, walk, ground, index, known)
-        record = make_record(index, candidate, energy(candidate))
-        known.add(candidate.key())
-        walk = decide(schedule, walk, record)
+        proposal = searcher.propose(index, known)
+        record = make_record(index, proposal.candidate, energy(proposal.candidate), proposal.chain)
+        known.add(proposal.candidate.key())
+        searcher.decide(record)
         records.append(record)
-    return records, walk
+    return records, searcher.state
 
 
-def make_schedule(evaluations: int = 60, seed: int = 0) -> Schedule:
-    settings = SearchSettings(evaluations=evaluations)
+def make_schedule(evaluations: int = 60, seed: int = 0, chains: int = 1) -> Schedule:
+    settings = SearchSettings(evaluations=evaluations, chains=chains)
     return Schedule(settings=settings, seed=seed, round=0, starts=3)
 
 
@@ -81,6 +95,69 @@ def test_folding_the_records_gives_the_walk() -> None:
     records, walk = run_walk(schedule, make_ground(), score)
 
     assert fold(schedule, records) == walk
+
+
+def test_each_rung_is_hotter_than_the_one_below() -> None:
+    schedule = make_schedule(chains=3)
+    records, ladder = run_walk(schedule, make_ground(), score)
+
+    heats = [measure_temperature(schedule, ladder, chain) or 0.0 for chain in range(3)]
+
+    assert heats[2] / heats[0] == pytest.approx(schedule.settings.ladder)
+    assert heats[0] < heats[1] < heats[2]
+    assert [record.chain for record in records[:4]] == [0, 1, 2, 0]
+
+
+def test_chains_stand_at_decided_candidates_and_change_places() -> None:
+    swaps = 0
+    for seed in range(4):
+        schedule = make_schedule(seed=seed, chains=4)
+        records, ladder = run_walk(schedule, make_ground(large=True), hash_low)
+
+        assert len(ladder.currents) == 4
+        assert all(one in records for one in ladder.currents)
+        assert fold(schedule, records) == ladder
+        swaps += ladder.swaps
+
+    assert swaps > 0
+
+
+def test_a_cold_chain_that_is_worse_always_changes_places_with_a_hot_one() -> None:
+    schedule = make_schedule(chains=2)
+    candidate = make_start(make_ground(), 0)
+    warm = [make_record(seq, candidate, 1.0 + 0.1 * (seq % 2)) for seq in range(9)]
+    ladder = fold(schedule, warm)
+
+    better = decide(schedule, ladder, make_record(9, candidate, 0.5, chain=1))
+
+    assert better.swaps == 1
+    assert better.currents[0].energy == 0.5
+
+
+def test_a_resource_among_the_objectives_is_worth_its_trade() -> None:
+    settings = SearchSettings(objectives=("energy", "macs"), trade=2.0)
+    schedule = Schedule(settings=settings, seed=0, round=0, starts=3)
+    candidate = make_start(make_ground(), 0)
+    ladder = fold(schedule, [make_record(seq, candidate, 1.0 + seq) for seq in range(9)])
+    big, small = (
+        replace(make_record(9, candidate, 5.0), metrics={"macs": macs}) for macs in (8.0, 2.0)
+    )
+
+    typical = 4.5  # Four probes find 4, 5, 6 and 7 where the chain stands at 1.
+
+    assert measure_change(schedule, ladder, big, small) == pytest.approx(-2 * 2.0 * typical)
+
+
+def test_an_excess_over_a_limit_is_penalised() -> None:
+    schedule = replace(make_schedule(), limits={"macs": 100.0})
+    candidate = make_start(make_ground(), 0)
+    ladder = fold(schedule, [make_record(seq, candidate, 1.0 + seq) for seq in range(9)])
+    within, beyond = (
+        replace(make_record(9, candidate, 5.0), metrics={"macs": macs}) for macs in (90.0, 150.0)
+    )
+
+    assert measure_change(schedule, ladder, within, beyond) > 0
+    assert measure_change(schedule, ladder, beyond, within) < 0
 
 
 def test_the_same_seed_gives_the_same_walk_and_another_one_another() -> None:
@@ -121,8 +198,8 @@ def test_equal_energies_and_failures_do_not_stop_the_walk() -> None:
     _, failed = run_walk(schedule, make_ground(), lambda one: math.nan)
 
     assert flat.decided == 40
-    assert flat.current is not None
-    assert failed.current is None
+    assert flat.currents
+    assert failed.currents == ()
 
 
 def test_better_moves_are_accepted_and_the_best_is_remembered() -> None:
@@ -196,16 +273,17 @@ def test_a_later_round_also_starts_from_what_its_base_keeps() -> None:
 def test_streams_differ_by_purpose_round_chain_and_index() -> None:
     schedule = make_schedule()
     other = Schedule(settings=schedule.settings, seed=0, round=1, starts=3)
-    chain = Schedule(settings=schedule.settings, seed=0, round=0, starts=3, chain=1)
+    chain = make_schedule(chains=2)
     streams = [
         draw(schedule, 0, Purpose.MOVE),
         draw(schedule, 0, Purpose.ACCEPT),
         draw(schedule, 1, Purpose.MOVE),
+        draw(schedule, 3, Purpose.MOVE),
         draw(other, 0, Purpose.MOVE),
-        draw(chain, 0, Purpose.MOVE),
+        draw(chain, 3, Purpose.MOVE),
     ]
 
-    assert len({stream.random() for stream in streams}) == 5
+    assert len({stream.random() for stream in streams}) == 6
 
 
 def test_a_missing_decision_is_an_error() -> None:

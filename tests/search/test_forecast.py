@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from autocompress.errors import BudgetError
+from autocompress.search.book import Book
 from autocompress.search.budget import Budget
 from autocompress.search.forecast import estimate_graph, estimate_seconds
 from autocompress.search.ledger import Ledger
@@ -29,14 +30,14 @@ def test_an_unreachable_budget_is_refused(tmp_path: Path) -> None:
 
 
 def test_stages_that_were_not_timed_leave_the_time_unknown() -> None:
-    assert estimate_seconds({"fast": 2, "round": 0, "full": 0}, []) is None
-    assert estimate_seconds({"fast": 0, "round": 0, "full": 0}, []) == 0
+    assert estimate_seconds({"fast": 2, "round": 0, "full": 0}, Book()) is None
+    assert estimate_seconds({"fast": 0, "round": 0, "full": 0}, Book()) == 0
 
 
 def test_a_study_gives_its_settings_back(tmp_path: Path) -> None:
     settings = make_search(str(tmp_path))
     with hold_study(settings.name, settings.storage, make_spec(settings), tmp_path) as study:
-        Ledger(study, 3).describe_study(-0.9, settings.run_dir)
+        Ledger(study, 3).describe_study({"dense_energy": -0.9, "run_dir": settings.run_dir})
 
     stored = open_study(settings.name, settings.storage)
 

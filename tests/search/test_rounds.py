@@ -5,6 +5,7 @@ import pytest
 
 from autocompress.errors import EvaluationError, SettingError
 from autocompress.jobs import Candidate
+from autocompress.search.book import Book
 from autocompress.search.records import Record
 from autocompress.search.rounds import Course, Plan, Round, RoundSettings, plan_rounds
 
@@ -22,7 +23,7 @@ def make_course(reduction: float = 8.0, evaluations: int = 2, finalize_top: int 
 def play(course: Course, pruned: dict[int, float], scores: float = 1.0) -> list[Plan]:
     """Follow the plan to its end; ``pruned`` gives the energies of round models."""
     records: list[Record] = []
-    plans = [plan_rounds(course, records)]
+    plans = [plan_rounds(course, Book(records))]
     while plans[-1].todo != "done":
         plan = plans[-1]
         stage = plan.todo
@@ -37,13 +38,13 @@ def play(course: Course, pruned: dict[int, float], scores: float = 1.0) -> list[
                 stage=stage,
                 round=plan.round.number,
                 candidate=Candidate(filters={"a": len(records) + 1}, columns={})
-                if plan.chosen is None
-                else plan.chosen.candidate,
+                if not plan.chosen
+                else plan.chosen[0].candidate,
                 energy=energy,
                 artifact=f"model{plan.round.number}",
             )
         )
-        plans.append(plan_rounds(course, records))
+        plans.append(plan_rounds(course, Book(records)))
     return plans
 
 
@@ -93,7 +94,7 @@ def test_a_round_that_cannot_be_pruned_twice_ends_the_search() -> None:
 def test_the_best_candidates_are_finished_each_once() -> None:
     plans = play(make_course(reduction=2.0, evaluations=4, finalize_top=2), {})
 
-    chosen = [plan.chosen.seq for plan in plans if plan.todo == "full" and plan.chosen]
+    chosen = [plan.chosen[0].seq for plan in plans if plan.todo == "full" and plan.chosen]
 
     assert chosen == [0, 1]
 
@@ -122,6 +123,6 @@ def test_a_model_that_could_not_be_finished_is_wanted_again() -> None:
     )
     failed = replace(scored, seq=1, number=1, stage="full", energy=math.nan)
 
-    plan = plan_rounds(course, [scored, failed])
+    plan = plan_rounds(course, Book([scored, failed]))
 
-    assert (plan.todo, plan.chosen) == ("full", scored)
+    assert (plan.todo, plan.chosen) == ("full", (scored,))

@@ -61,13 +61,13 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 def test_newer_and_foreign_studies_are_refused(tmp_path: Path) -> None:
     storage = str(tmp_path / "study.db")
     hold(storage)
-    open_study("one", storage).set_user_attr("version", 2)
+    open_study("one", storage).set_user_attr("version", 3)
     foreign = optuna.create_study(
         study_name="foreign", storage=make_storage(f"sqlite:///{storage}"), direction="minimize"
     )
     foreign.ask()
 
-    with pytest.raises(StudyError, match="want version 1, got 2"):
+    with pytest.raises(StudyError, match="want version 2, got 3"):
         open_study("one", storage)
     with (
         pytest.raises(StudyError, match="not made by this package"),

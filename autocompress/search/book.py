@@ -1,0 +1,60 @@
+"""All decisions of a study, found by round and by key without reading them all again."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from autocompress.jobs import Stage
+from autocompress.search.records import Record
+
+
+class Book:
+    """The decisions of a study in their order; grows at its end only."""
+
+    def __init__(self, records: Iterable[Record] = ()) -> None:
+        self._records: list[Record] = []
+        self._places: dict[tuple[int, Stage], list[Record]] = defaultdict(list)
+        self._known: dict[int, set[str]] = defaultdict(set)
+        self._results: dict[str, Record] = {}
+        self._seconds: dict[Stage, tuple[int, float]] = {}
+        for record in records:
+            self.add(record)
+
+    def __len__(self) -> int:
+        """Return the number of decisions."""
+        return len(self._records)
+
+    @property
+    def records(self) -> Sequence[Record]:
+        """Return all decisions in their order."""
+        return self._records
+
+    def add(self, record: Record) -> None:
+        """Take up the next decision."""
+        self._records.append(record)
+        self._places[record.round, record.stage].append(record)
+        if record.stage == "fast":
+            self._known[record.round].add(record.candidate.key())
+        if math.isfinite(record.energy):
+            self._results.setdefault(record.key, record)
+        seconds = record.metrics.get("seconds", math.nan)
+        if math.isfinite(seconds):
+            count, total = self._seconds.get(record.stage, (0, 0.0))
+            self._seconds[record.stage] = count + 1, total + seconds
+
+    def find(self, number: int, stage: Stage) -> Sequence[Record]:
+        """Return the decisions of one stage in round ``number``, in their order."""
+        return self._places.get((number, stage), ())
+
+    def list_known(self, number: int) -> set[str]:
+        """Return the keys of the candidates scored in round ``number``."""
+        return self._known[number]
+
+    def find_result(self, key: str) -> Record | None:
+        """Return the first successful decision on the result called ``key``."""
+        return self._results.get(key)
+
+    def measure_seconds(self, stage: Stage) -> float | None:
+        """Return the mean time of an evaluation; None when none was timed."""
+        count, total = self._seconds.get(stage, (0, 0.0))
+        return total / count if count else None

@@ -1,0 +1,28 @@
+"""Which searcher a round has."""
+
+from collections.abc import Callable, Mapping
+
+from autocompress.search.anneal import Schedule
+from autocompress.search.baselines import RandomSearch, UniformSweep
+from autocompress.search.guide import Ground
+from autocompress.search.ladder import Annealing
+from autocompress.search.optuna_searchers import Nsga2Search, TpeSearch
+from autocompress.search.searcher import Searcher
+
+SEARCHERS: Mapping[str, Callable[[Schedule, Ground], Searcher]] = {
+    "annealing": Annealing,
+    "random": RandomSearch,
+    "tpe": TpeSearch,
+    "nsga2": Nsga2Search,
+    "uniform": UniformSweep,
+}
+
+
+def make_searcher(schedule: Schedule, ground: Ground) -> Searcher:
+    """Return the searcher that the settings name, before the first decision of a round.
+
+    Args:
+        schedule: Settings, seed and round.
+        ground: Where the round searches.
+    """
+    return SEARCHERS[schedule.settings.searcher](schedule, ground)
