@@ -4,7 +4,7 @@ import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
@@ -12,12 +12,24 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from autocompress.report.frames import Direction, find_best, find_finished, list_figures
-from autocompress.report.plots import draw_annealing, draw_densities, draw_front, short_count
+from autocompress.report.plots import (
+    draw_annealing,
+    draw_densities,
+    draw_front,
+    draw_slopes,
+    short_count,
+)
+from autocompress.report.seeds import draw_band, draw_fronts
+from autocompress.report.sensitivity import measure_sensitivity
 
 Figures = Mapping[str, float]
 
 PNG_DPI = 200
 MOST_MODELS = 4  # Whose layers are drawn.
+MOST_LINES = 8  # Densities in the table beside their figure.
+SENSITIVITY_HEAD = ("density", "energy by halving it", "rank correlation", "range seen")
+METRICS = ("test_metric", "val_metric")
+COMPARED = ("study", "test metric", "validation metric", "weights", "MACs")
 STYLE = """
 :root{--ink:#28323f;--soft:#667080;--line:#e2e6eb;--back:#f5f6f8;--mark:#2f8f5b}
 *{box-sizing:border-box}
@@ -55,6 +67,7 @@ class Content:
         dense: Figures of the dense model by column name; empty when unknown.
         folders: Where the finished model of a trial lies, by trial number.
         data_options: How ``autocompress evaluate`` finds the data, with a space before.
+        others: Trials of other studies to compare it with, such as of other seeds, by name.
     """
 
     name: str
@@ -64,6 +77,7 @@ class Content:
     dense: Figures
     folders: Mapping[int, str]
     data_options: str = ""
+    others: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 
 def write_page(path: Path, content: Content) -> None:
@@ -83,7 +97,10 @@ def make_page(content: Content) -> str:
         _make_section("Finished models", _tabulate(content, finished) + _explain_loading(content)),
         _make_section("Search", _draw_pair(content)),
         _make_section("What the layers keep", _draw_layers(finished, frame, content.direction)),
+        _make_section("Which layers matter", _draw_sensitivity(frame)),
     ]
+    if content.others:
+        parts.insert(2, _make_section(f"{len(content.others) + 1} studies", _compare(content)))
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -186,6 +203,10 @@ def _draw_pair(content: Content) -> str:
         "Each point is a candidate within its budgets; points far below the front are cut off.",
         "Energy is what the search minimises; dotted lines begin a round.",
     )
+    return _pair(images, captions)
+
+
+def _pair(images: Sequence[str], captions: Sequence[str]) -> str:
     figures = "".join(
         f'<figure>{image}<figcaption class="soft">{caption}</figcaption></figure>'
         for image, caption in zip(images, captions, strict=True)
@@ -193,8 +214,72 @@ def _draw_pair(content: Content) -> str:
     return f'<div class="pair">{figures}</div>'
 
 
+def _compare(content: Content) -> str:
+    """Return the best finished model of each study, and their fronts and searches together."""
+    direction = content.direction
+    frames = {content.name: content.frame, **content.others}
+    best = {
+        name: next(iter(list_figures(find_finished(frame, direction))), {})
+        for name, frame in frames.items()
+    }
+    rows = [_make_row("tr", [f"<th>{text}</th>" for text in COMPARED])]
+    for name, row in best.items():
+        metrics = [format_metric(row.get(key, math.nan)) for key in METRICS]
+        counts = [format_count(row.get(key, math.nan)) for key in ("weights", "macs")]
+        cells = [escape(name), *metrics, *counts]
+        rows.append(_make_row("tr", [f"<td>{cell}</td>" for cell in cells]))
+    found = pd.DataFrame([row for row in best.values() if row])
+    if len(found) > 1:
+        cells = [
+            format_metric(float(found[key].mean()), float(found[key].std())) for key in METRICS
+        ]
+        cells += [format_count(float(found[key].mean())) for key in ("weights", "macs")]
+        cells = ["mean ± standard deviation", *cells]
+        rows.append(_make_row('tr class="dense"', [f"<td>{cell}</td>" for cell in cells]))
+    images = [
+        _embed(draw_fronts(frames, direction=direction, stage="fast"), "Fronts of all studies"),
+        _embed(draw_band(frames), "Best energy by evaluations"),
+    ]
+    captions = (
+        "Fronts of the estimates; the band spans lowest to highest at each size.",
+        "A new round begins a new base model, whose energies are higher.",
+    )
+    return f'<div class="scroll"><table>{"".join(rows)}</table></div>{_pair(images, captions)}'
+
+
+def _draw_sensitivity(frame: pd.DataFrame) -> str:
+    found = measure_sensitivity(frame)
+    trials = int(found["trials"].max()) if len(found) else 0
+    if not found["per_halving"].notna().any():
+        return '<p class="soft">Too few different evaluations yet.</p>'
+    explained = float(found["explained"].iloc[0])
+    text = (
+        f"Slopes of a ridge regression over {trials:,} evaluations of round "
+        f"{int(found['round'].iloc[0]) + 1}, "
+    )
+    text += (
+        f"which predicts {explained:.0%} of the variance of stretches left out."
+        if explained > 0
+        else "which predicts nothing of stretches left out: do not read anything into them."
+    )
+    rows = [_make_row("tr", [f"<th>{name}</th>" for name in SENSITIVITY_HEAD])]
+    for row in found.head(MOST_LINES).itertuples():
+        figures = (f"{row.per_halving:+.3g}", f"{row.correlation:+.2f}")
+        seen = f"{row.lowest:.1%} to {row.highest:.1%}"
+        cells = [escape(str(row.density)), *figures, seen]
+        rows.append(_make_row("tr", [f"<td>{cell}</td>" for cell in cells]))
+    return (
+        f'<div class="pair">'
+        f"<figure>{_embed(draw_slopes(found), 'Energy by halving of each density')}</figure>"
+        f'<div class="scroll"><table>{"".join(rows)}</table></div></div>'
+        f'<p class="soft">{text} Seen where the search went, not measured layer by layer; '
+        "all of them: <code>autocompress sensitivity</code>.</p>"
+    )
+
+
 def _draw_layers(finished: Sequence[Figures], frame: pd.DataFrame, direction: Direction) -> str:
-    rows = finished or list_figures(find_best(frame, direction=direction))
+    # The front is ordered by size: its best metric is last.
+    rows = finished or list_figures(find_best(frame, direction=direction).iloc[::-1])
     figures = []
     for row in rows[:MOST_MODELS]:
         densities = {

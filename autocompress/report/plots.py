@@ -31,6 +31,7 @@ LABELS = {
 }
 WIDTH_INCH, HEIGHT_INCH = 6.0, 3.9
 PERCENT_METRICS = ("val_metric", "test_metric")
+MOST_BARS = 16
 WIDE_RANGE = 4.0  # A quotient from which a logarithmic axis reads better.
 
 
@@ -50,7 +51,7 @@ def draw_front(
         dense: Figures of the dense model by column name, to mark where it stands.
     """
     name_y, name_x = objectives
-    figure, axes = _make_figure()
+    figure, axes = make_figure()
     seen = frame[frame["feasible"].fillna(value=False).astype(bool)]
     points = seen[[name_y, name_x, "stage"]].dropna()
     front = find_best(frame, objectives, direction=direction, stage="models")
@@ -74,12 +75,12 @@ def draw_front(
             label="dense model",
             zorder=4,
         )
-    _label_axes(axes, name_x, name_y)
+    label_axes(axes, name_x, name_y)
     _focus_y(axes, points, front, name_y, direction)
     if len(points):
         axes.legend(frameon=False, fontsize=8.5, loc="best")
     else:
-        _say_nothing(axes, "no feasible trial yet")
+        say_nothing(axes, "no feasible trial yet")
     return figure
 
 
@@ -95,7 +96,7 @@ def draw_annealing(frame: pd.DataFrame) -> Figure:
     for axes in (top, bottom):
         _style_axes(axes)
     if len(rows) == 0:
-        _say_nothing(top, "no decision yet")
+        say_nothing(top, "no decision yet")
         return figure
     seq = rows["seq"].to_numpy(dtype=np.float64)
     accepted = rows["accepted"].fillna(value=False).to_numpy(dtype=np.bool_)
@@ -112,7 +113,7 @@ def draw_annealing(frame: pd.DataFrame) -> Figure:
         for _, part in rounds[1:]:
             axes.axvline(float(part["seq"].iloc[0]) - 0.5, color=GREY, lw=1, ls=":")
     for axes, values in ((top, energy), (bottom, rows["temperature"].to_numpy())):
-        _scale_by_range(axes, values, "y")
+        scale_by_range(axes, values, "y")
     top.set_ylabel(LABELS["energy"])
     figure.legend(frameon=False, fontsize=8.5, ncols=3, loc="outside upper right")
     bottom.set_ylabel("temperature")
@@ -130,7 +131,7 @@ def draw_densities(densities: Mapping[str, float], title: str) -> Figure:
     """
     names = list(dict.fromkeys(name.split("/", 1)[1] for name in densities))
     height_inch = max(2.0, 0.9 + 0.34 * len(names))
-    figure, axes = _make_figure(height_inch)
+    figure, axes = make_figure(height_inch)
     rows = np.arange(len(names))
     for kind, color, offset in (("filters", BLUE, -0.19), ("columns", ORANGE, 0.19)):
         values = np.array([densities.get(f"{kind}/{name}", np.nan) for name in names])
@@ -151,7 +152,36 @@ def draw_densities(densities: Mapping[str, float], title: str) -> Figure:
     return figure
 
 
-def _make_figure(height_inch: float = HEIGHT_INCH) -> tuple[Figure, Axes]:
+def draw_slopes(sensitivity: pd.DataFrame, most: int = MOST_BARS) -> Figure:
+    """Return bars of what halving each density does to the energy, the most harmful first.
+
+    Args:
+        sensitivity: What ``measure_sensitivity`` gave.
+        most: Densities to draw.
+    """
+    rows = sensitivity[sensitivity["per_halving"].notna()].head(most)
+    figure, axes = make_figure(max(2.0, 0.9 + 0.24 * len(rows)))
+    if len(rows) == 0:
+        say_nothing(axes, "too few evaluations yet")
+        axes.set_yticks([])
+        return figure
+    parts = [str(name).split("/", 1) for name in rows["density"]]
+    places = np.arange(len(rows))
+    values = rows["per_halving"].to_numpy(dtype=np.float64)
+    for kind, color in (("filters", BLUE), ("columns", ORANGE)):
+        own = np.array([part[0] == kind for part in parts])
+        axes.barh(places[own], values[own], height=0.7, color=color, label=kind)
+    axes.axvline(0, color=INK, lw=0.8)
+    axes.set_yticks(places, [part[1] for part in parts])
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("change of the energy when the density is halved")
+    figure.legend(frameon=False, fontsize=8.5, ncols=2, loc="outside upper right")
+    return figure
+
+
+def make_figure(height_inch: float = HEIGHT_INCH) -> tuple[Figure, Axes]:
+    """Return a figure in our style, which no display shows, and its axes."""
     figure = Figure(figsize=(WIDTH_INCH, height_inch), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -166,17 +196,18 @@ def _style_axes(axes: Axes) -> None:
     axes.tick_params(which="both", labelsize=9, colors=INK)
 
 
-def _label_axes(axes: Axes, name_x: str, name_y: str) -> None:
+def label_axes(axes: Axes, name_x: str, name_y: str) -> None:
+    """Name both axes, and scale the one across by what was drawn."""
     axes.set_xlabel(LABELS.get(name_x, name_x))
     axes.set_ylabel(LABELS.get(name_y, name_y))
     drawn = [np.asarray(points.get_offsets())[:, 0] for points in axes.collections]
     xs = np.concatenate([np.zeros(0), *drawn])
-    _scale_by_range(axes, xs, "x")
+    scale_by_range(axes, xs, "x")
     if axes.get_xscale() == "linear":
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
 
 
-def _scale_by_range(axes: Axes, values: np.ndarray, axis: str) -> None:
+def scale_by_range(axes: Axes, values: np.ndarray, axis: str) -> None:
     """Make an axis logarithmic when its positive values spread over a wide range."""
     finite = values[np.isfinite(values)]
     if len(finite) and finite.min() > 0 and finite.max() > WIDE_RANGE * finite.min():
@@ -207,7 +238,8 @@ def _focus_y(
         axes.set_ylim(top=high + 0.05 * (high - axes.get_ylim()[0]))
 
 
-def _say_nothing(axes: Axes, text: str) -> None:
+def say_nothing(axes: Axes, text: str) -> None:
+    """Write why there is nothing to see."""
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", color=INK)
 
 
