@@ -1,10 +1,13 @@
 """What evaluates jobs for a controller."""
 
 import logging
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from autocompress.errors import DataError, SettingError
+from autocompress.execute.memory import describe_error, free_memory, lacks_memory
 from autocompress.jobs import Job, Outcome
 from autocompress.store.run_folder import RunFolder
 
@@ -20,7 +23,11 @@ class Runner(Protocol):
 
 
 class Executor(Protocol):
-    """Where jobs run: a few at a time, finished in any order."""
+    """Where jobs run: a few at a time, finished in any order.
+
+    A job is in flight from ``submit`` until ``wait`` returns its outcome. What comes of a job
+    that is no longer in flight is dropped.
+    """
 
     @property
     def slots(self) -> int:
@@ -28,19 +35,34 @@ class Executor(Protocol):
         ...
 
     def submit(self, key: str, job: Job) -> None:
-        """Take a job; its result will be stored under ``key``."""
+        """Take a job, now or once a slot is free; its result will be stored under ``key``.
+
+        Raises:
+            ValueError: A job of this key is in flight.
+        """
         ...
 
     def wait(self) -> tuple[str, Outcome]:
-        """Return the key and outcome of a job that finished, waiting for one if need be."""
+        """Return the key and outcome of a job that finished, waiting for one if need be.
+
+        Raises:
+            IndexError: No job is in flight.
+            SettingError: No attempt can succeed with these settings.
+            DataError: No attempt can succeed with these files.
+            ArtifactError: The result of a job cannot be read or stored.
+        """
         ...
 
     def find(self, key: str) -> Outcome | None:
-        """Return the outcome stored under ``key`` by an earlier process; None without any."""
+        """Return the outcome stored under ``key`` by an earlier process; None without any.
+
+        Raises:
+            ArtifactError: It cannot be read.
+        """
         ...
 
     def close(self) -> None:
-        """End every job that still runs."""
+        """End every job that still runs and forget those that wait; may be called again."""
         ...
 
 
@@ -50,47 +72,52 @@ def run_job(
     """Return the outcome of ``job``: the stored one, or a new one that is then stored.
 
     An error of the evaluation becomes a failed outcome, which is not stored, so that another
-    attempt is a real one.
+    attempt is a real one. So does an energy that is no finite number.
 
     Raises:
         SettingError: No attempt can succeed with these settings.
         DataError: No attempt can succeed with these files.
+        ArtifactError: The outcome cannot be read or stored.
     """
     stored = read_outcome(folder, key)
     if stored is not None:
         return stored
     start = clock()
     try:
-        outcome = runner.run(job)
+        outcome = _name_failure(runner.run(job))
     except (SettingError, DataError):
         raise  # A second attempt would spend the same hours to fail in the same way.
     except Exception as error:  # The executor's edge: a worker must not end the search.
         logger.debug("job %s failed", key, exc_info=True)
-        outcome = Outcome(energy=float("nan"), error=describe_error(error))
+        outcome = make_failure(describe_error(error), clock() - start)
+    # Here the error is gone, and with it the tensors that its frames held.
+    if lacks_memory(outcome.error):
+        free_memory()
     if "seconds" not in outcome.metrics:
-        seconds = clock() - start
-        outcome = Outcome(
-            energy=outcome.energy,
-            metrics={**outcome.metrics, "seconds": seconds},
-            artifact=outcome.artifact,
-            error=outcome.error,
-        )
+        metrics = {**outcome.metrics, "seconds": clock() - start}
+        outcome = replace(outcome, metrics=metrics)
     if not outcome.failed:
         folder.write_json(key, outcome.to_json())
     return outcome
 
 
+def make_failure(error: str, seconds: float) -> Outcome:
+    """Return the outcome of a job that came to nothing after so many seconds."""
+    return Outcome(energy=math.nan, metrics={"seconds": seconds}, error=error)
+
+
 def read_outcome(folder: RunFolder, key: str) -> Outcome | None:
-    """Return the stored outcome of a job; None when it has not finished.
+    """Return the stored outcome of a job; None when it has not finished, or is damaged.
 
     Raises:
-        ArtifactError: The record is damaged.
+        ArtifactError: The record cannot be read.
     """
     record = folder.read_json(key)
     return None if record is None else Outcome.from_json(record)
 
 
-def describe_error(error: Exception) -> str:
-    """Return one line that says what went wrong."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+def _name_failure(outcome: Outcome) -> Outcome:
+    """Return ``outcome`` with a sentence where only its energy says that it failed."""
+    if outcome.error or math.isfinite(outcome.energy):
+        return outcome
+    return replace(outcome, error=f"the energy is {outcome.energy}, no finite number")

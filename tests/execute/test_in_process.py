@@ -2,8 +2,9 @@ import itertools
 from pathlib import Path
 
 import pytest
+import torch
 
-from autocompress.errors import ArtifactError, EvaluationError
+from autocompress.errors import EvaluationError
 from autocompress.execute.base import Executor, read_outcome
 from autocompress.execute.in_process import InProcess
 from autocompress.jobs import Candidate, Job
@@ -63,10 +64,12 @@ def test_ctrl_c_passes_through(tmp_path: Path) -> None:
         run(FakeEvaluator(fail=interrupt), tmp_path)
 
 
-def test_a_damaged_record_is_named(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    run(FakeEvaluator(), tmp_path)
-    next(tmp_path.glob("results/*.json")).write_text("{")
+def test_threads_are_set_where_they_are_wanted(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    executor = InProcess(FakeEvaluator(), RunFolder(tmp_path), threads=before + 1)
+    executor.submit("key", JOB)
 
-    with pytest.raises(ArtifactError, match="cannot be read as JSON"):
-        read_outcome(folder, "key")
+    executor.wait()
+
+    assert torch.get_num_threads() == before + 1
+    torch.set_num_threads(before)

@@ -1,0 +1,284 @@
+"""What only processes can promise: crashes, hangs, overlap and the end of a controller."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autocompress.errors import SettingError
+from autocompress.execute.settings import ExecuteSettings
+from autocompress.execute.subprocess_pool import SubprocessPool
+from autocompress.jobs import Outcome
+from autocompress.store.run_folder import RunFolder
+from tests.workers import PerformerFactory, make_job, read_runs, wait_until
+
+CONTROLLER = """
+import sys
+from pathlib import Path
+from autocompress.execute.settings import ExecuteSettings
+from autocompress.execute.subprocess_pool import SubprocessPool
+from autocompress.store.run_folder import RunFolder
+from tests.workers import PerformerFactory, make_job
+
+# Neither guarded by __name__ nor closed: workers must do without both.
+root = sys.argv[1]
+pool = SubprocessPool(PerformerFactory(root), RunFolder(Path(root)), ExecuteSettings(workers=2))
+pool.submit("calm", make_job())
+pool.wait()
+pool.submit("meet_one", make_job("meet", seed=0))
+pool.submit("meet_too", make_job("meet", seed=1))
+pool.wait(), pool.wait()
+pool.submit("hang", make_job("hang"))
+print("hangs", flush=True)
+pool.wait()
+"""
+
+
+@pytest.fixture
+def open_pool(tmp_path: Path) -> Iterator[Callable[..., SubprocessPool]]:
+    opened: list[SubprocessPool] = []
+
+    def open_one(act: str = "calm", **changes: Any) -> SubprocessPool:
+        settings = ExecuteSettings(executor="subprocess", **changes)
+        factory = PerformerFactory(str(tmp_path), act)
+        opened.append(SubprocessPool(factory, RunFolder(tmp_path), settings))
+        return opened[-1]
+
+    yield open_one
+    for pool in opened:
+        pool.close()
+
+
+def run(pool: SubprocessPool, base: str = "calm", key: str = "key") -> Outcome:
+    pool.submit(key, make_job(base))
+    return pool.wait()[1]
+
+
+Open = Callable[..., SubprocessPool]
+
+
+def test_no_process_starts_before_its_first_job(open_pool: Open) -> None:
+    pool = open_pool(workers=2)
+
+    assert pool.pids == []
+    run(pool)
+    assert len(pool.pids) == 1
+
+
+def test_two_jobs_run_at_the_same_time(open_pool: Open) -> None:
+    pool = open_pool(workers=2)
+
+    for seed in range(2):
+        pool.submit(f"key{seed}", make_job("meet", seed))
+    outcomes = [pool.wait()[1] for _ in range(2)]
+
+    assert [outcome.error for outcome in outcomes] == ["", ""]
+    assert {outcome.metrics["pid"] for outcome in outcomes} == set(pool.pids)
+    assert os.getpid() not in pool.pids
+
+
+@pytest.mark.parametrize(
+    ("base", "error"),
+    [
+        ("exit", "the worker ended with exit status 3 before it had answered"),
+        ("kill", "the worker was killed by SIGKILL, probably out of memory"),
+        ("abort", "the worker was ended by SIGABRT"),
+    ],
+)
+def test_a_crash_replaces_one_worker(open_pool: Open, base: str, error: str) -> None:
+    pool = open_pool(workers=2)
+    pool.submit("meet0", make_job("meet", 0))
+    pool.submit("meet1", make_job("meet", 1))
+    pool.wait(), pool.wait()
+    before = set(pool.pids)
+
+    crashed = run(pool, base)
+    left = set(pool.pids)
+    # The free slot comes first, and then the other worker is the only one left.
+    pool.submit("next0", make_job(seed=2))
+    pool.submit("next1", make_job(seed=3))
+    outcomes = [pool.wait()[1] for _ in range(2)]
+
+    assert (crashed.failed, crashed.error) == (True, error)
+    assert pool.find("key") is None
+    assert len(left) == 1
+    assert left < before
+    assert left < set(pool.pids) != before
+    assert sorted(outcome.energy for outcome in outcomes) == [2.1, 3.1]
+
+
+def test_the_next_attempt_after_a_crash_succeeds(open_pool: Open, tmp_path: Path) -> None:
+    pool = open_pool()
+
+    first, second = run(pool, "die_once"), run(pool, "die_once")
+
+    assert (first.failed, second.error) == (True, "")
+    assert read_runs(tmp_path) == ["die_once"] * 2
+
+
+def test_a_worker_that_dies_idle_costs_no_job(open_pool: Open) -> None:
+    pool = open_pool()
+    run(pool)
+    (before,) = pool.pids
+
+    os.kill(before, signal.SIGKILL)
+    os.waitid(os.P_PID, before, os.WEXITED | os.WNOWAIT)
+
+    assert run(pool, key="next").error == ""
+    assert pool.pids != [before]
+
+
+@pytest.mark.parametrize("base", ["use_up_memory", "break_cuda"])
+def test_a_process_in_doubt_evaluates_nothing_more(open_pool: Open, base: str) -> None:
+    pool = open_pool()
+    run(pool)
+    before = pool.pids
+
+    run(pool, base, "other")
+
+    assert pool.pids == []
+    assert run(pool, key="next").error == ""
+    assert pool.pids != before
+
+
+def test_a_hang_is_ended_by_its_limit_and_never_heard_of_again(
+    open_pool: Open, tmp_path: Path
+) -> None:
+    pool = open_pool(timeout_s=0.1)
+
+    first, second = run(pool, "hang_once"), run(pool, "hang_once")
+
+    assert first.error == "the evaluation took longer than execute.timeout_s = 0.1 seconds"
+    assert first.metrics["seconds"] >= 0.1
+    assert (second.energy, second.error) == (0.1, "")
+    assert read_runs(tmp_path) == ["hang_once"] * 2
+    with pytest.raises(IndexError):
+        pool.wait()
+
+
+def test_a_hang_ends_no_other_job(open_pool: Open) -> None:
+    pool = open_pool(workers=2, timeout_s=0.3)
+    pool.submit("hang", make_job("hang"))
+
+    calm = [run(pool, key=f"key{place}") for place in range(3)]
+    key, outcome = pool.wait()
+
+    assert len({one.metrics["pid"] for one in calm}) == 1
+    assert (key, outcome.failed) == ("hang", True)
+
+
+def test_a_worker_that_never_gets_ready_is_ended(
+    open_pool: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autocompress.execute.subprocess_pool.START_S", 0.4)
+    pool = open_pool("hang", timeout_s=0.1)
+
+    outcome = run(pool)
+
+    assert outcome.error == "the worker was not ready after 0.4 seconds"
+    assert pool.pids == []
+
+
+def test_a_result_on_the_disk_outlives_its_worker(open_pool: Open) -> None:
+    pool = open_pool()
+
+    outcome = run(pool, "store_and_die:stored", "stored")
+
+    assert (outcome.energy, outcome.error) == (0.1, "")
+
+
+def test_a_runner_that_cannot_be_made_fails_the_job(open_pool: Open) -> None:
+    pool = open_pool("fail")
+
+    outcome = run(pool)
+
+    assert outcome.error == "EvaluationError: training diverged"
+    assert pool.pids == []
+
+
+def test_settings_that_no_runner_can_have_are_raised(open_pool: Open) -> None:
+    pool = open_pool("refuse_settings")
+
+    with pytest.raises(SettingError, match="loss: no such loss"):
+        run(pool)
+
+
+def test_one_process_serves_200_jobs(open_pool: Open) -> None:
+    pool = open_pool()
+
+    pids = {run(pool, key=f"key{place}").metrics["pid"] for place in range(200)}
+
+    assert pids == set(pool.pids)
+
+
+@pytest.mark.parametrize(
+    ("threads", "workers", "wanted"), [(3, 1, 3), (0, 1, 4), (0, 3, 1), (0, 9, 1)]
+)
+def test_threads_are_set_before_libraries_load_and_at_each_job(
+    open_pool: Open,
+    monkeypatch: pytest.MonkeyPatch,
+    threads: int,
+    workers: int,
+    wanted: int,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(4), raising=False)
+    pool = open_pool("load_torch", threads=threads, workers=workers)
+
+    outcomes = [run(pool, "report_threads", f"key{place}") for place in range(2)]
+
+    assert [outcome.metrics["openmp"] for outcome in outcomes] == [wanted] * 2
+    assert [outcome.energy for outcome in outcomes] == [wanted] * 2
+
+
+def test_ctrl_c_in_a_worker_is_ignored(open_pool: Open, tmp_path: Path) -> None:
+    pool = open_pool(workers=2)
+    pool.submit("key0", make_job("meet", 0))
+    wait_until((tmp_path / "met0").exists)
+
+    for pid in pool.pids:
+        os.kill(pid, signal.SIGINT)
+    pool.submit("key1", make_job("meet", 1))
+
+    assert [pool.wait()[1].error for _ in range(2)] == ["", ""]
+
+
+def test_close_ends_workers_at_once_and_leaves_no_zombie(open_pool: Open, tmp_path: Path) -> None:
+    pool = open_pool(workers=2)
+    pool.submit("hang", make_job("hang"))
+    run(pool)
+    wait_until((tmp_path / "hangs").exists)
+    pids = pool.pids
+
+    pool.close()
+
+    assert len(pids) == 2
+    for pid in pids:
+        with pytest.raises(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_no_worker_outlives_a_controller(tmp_path: Path, number: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", CONTROLLER, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        start_new_session=True,
+    ) as controller:
+        assert controller.stdout is not None
+        assert controller.stdout.readline() == "hangs\n"
+        wait_until((tmp_path / "hangs").exists)
+
+        os.killpg(controller.pid, number)
+        # Workers hold the pipes too: they are read to the end only once all are gone.
+        rest, errors = controller.communicate(timeout=20)
+
+    assert rest == ""
+    assert errors.count("Traceback") == (number == signal.SIGINT)
