@@ -21,6 +21,7 @@ _HOMES = {
     "pareto_frame": "autocompress.report.frames",
     "read_settings": "autocompress.settings",
     "run_search": "autocompress.search.controller",
+    "sensitivity_frame": "autocompress.report.sensitivity",
     "trace_graph": "autocompress.graph.trace",
     "trials_frame": "autocompress.report.frames",
 }
@@ -39,6 +40,7 @@ __all__ = [
     "pareto_frame",
     "read_settings",
     "run_search",
+    "sensitivity_frame",
     "trace_graph",
     "trials_frame",
 ]

@@ -26,8 +26,10 @@ from autocompress.zoo.make import is_known, make_model
 REPORT_FILE = "report.html"
 
 
-def write_report(found: Found, output: Path | None = None) -> Path:
-    """Write the HTML report of a study and return its path."""
+def write_report(
+    found: Found, output: Path | None = None, others: Mapping[str, Found] | None = None
+) -> Path:
+    """Write the HTML report of a study, compared with ``others``, and return its path."""
     frame, direction = trials_frame(found.study), read_direction(found.study)
     path = found.folder.root / REPORT_FILE if output is None else output
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,6 +41,7 @@ def write_report(found: Found, output: Path | None = None) -> Path:
         dense=measure_dense(found.settings.task, found.folder),
         folders=list_models(found),
         data_options=list_options(found.settings.task),
+        others={name: trials_frame(one.study) for name, one in (others or {}).items()},
     )
     write_page(path, content)
     return path

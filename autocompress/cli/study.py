@@ -9,6 +9,9 @@ from autocompress.cli.screen import open_console, print_pairs
 from autocompress.errors import SettingError
 
 Study = Annotated[str, typer.Argument(help="Name of a study, or the settings file it began with.")]
+Studies = Annotated[
+    list[str], typer.Argument(help="Names of studies, such as of other seeds, or settings files.")
+]
 Storage = Annotated[
     str, typer.Option("--storage", help="URL of the study, such as sqlite:///runs/NAME/study.db.")
 ]
@@ -34,7 +37,7 @@ def status(study: Study, storage: Storage = "") -> None:
 
 
 def pareto(
-    study: Study,
+    studies: Studies,
     storage: Storage = "",
     objectives: Annotated[
         str, typer.Option(help="Columns to trade against each other, with commas between.")
@@ -43,21 +46,48 @@ def pareto(
     csv: Annotated[Path | None, typer.Option(help="Write the rows as CSV.")] = None,
     parquet: Annotated[Path | None, typer.Option(help="Write the rows as Parquet.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the rows as JSON.")] = None,
-    png: Annotated[Path | None, typer.Option(help="Draw all trials and the front.")] = None,
+    png: Annotated[
+        Path | None, typer.Option(help="Draw the front; of several studies their mean and range.")
+    ] = None,
 ) -> None:
     """Show the trials on the Pareto front, or write them to files."""
-    from autocompress.cli.find import find_study
-    from autocompress.cli.tables import find_front_rows, print_trials, write_plot, write_rows
+    from autocompress.cli.tables import (
+        find_studies,
+        list_fronts,
+        print_trials,
+        write_plot,
+        write_rows,
+    )
 
     names = [name.strip() for name in objectives.split(",") if name.strip()]
-    found = find_study(study, storage)
-    frame, rows, direction = find_front_rows(found.study, names, check_stage(stage))
-    print_trials(f"Pareto front of {study}: {' and '.join(names)}", rows)
+    chosen = check_stage(stage)
+    found = find_studies(studies, storage)
+    rows = list_fronts(found, names, chosen)
+    print_trials(f"Pareto front of {', '.join(found)}: {' and '.join(names)}", rows)
     for path, kind in ((csv, "csv"), (parquet, "parquet"), (json, "json")):
         if path is not None:
             write_rows(rows, path, kind)
     if png is not None:
-        write_plot(png, frame, names, direction)
+        write_plot(png, found, names, chosen)
+
+
+def sensitivity(
+    study: Study,
+    storage: Storage = "",
+    round_number: Annotated[
+        int | None, typer.Option("--round", help="The round, from 0; the last one if empty.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the rows as CSV.")] = None,
+) -> None:
+    """Show what the evaluations say about each layer: how the energy went with its densities."""
+    from autocompress.cli.find import find_study
+    from autocompress.cli.tables import print_sensitivity, write_rows
+    from autocompress.report.sensitivity import sensitivity_frame
+
+    rows = sensitivity_frame(find_study(study, storage).study, round_number)
+    print_sensitivity(study, rows)
+    if csv is not None:
+        write_rows(rows, csv, "csv")
 
 
 def select(
@@ -83,17 +113,22 @@ def select(
 
 
 def report(
-    study: Study,
+    studies: Studies,
     storage: Storage = "",
     output: Annotated[
         Path | None, typer.Option(help="File to write; report.html in the run folder if empty.")
     ] = None,
 ) -> None:
-    """Write one HTML page: front, annealing trace, layers, finished models."""
-    from autocompress.cli.find import find_study
-    from autocompress.cli.results import write_report
+    """Write one HTML page: front, annealing trace, layers, finished models.
 
-    path = write_report(find_study(study, storage), output)
+    Of several studies, the page is about the first one and compares it with the others.
+    """
+    from autocompress.cli.results import write_report
+    from autocompress.cli.tables import find_studies
+
+    found = find_studies(studies, storage)
+    first, *others = found
+    path = write_report(found[first], output, {name: found[name] for name in others})
     open_console().print(str(path), markup=False)
 
 

@@ -1,12 +1,13 @@
 """Tables of trials for a terminal; loads pandas."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import optuna
 import pandas as pd
 
-from autocompress.cli.find import Found
+from autocompress.cli.find import Found, find_study
 from autocompress.cli.screen import print_pairs, print_table
 from autocompress.errors import SettingError, StudyError
 from autocompress.report.choose import select_rows
@@ -21,6 +22,7 @@ from autocompress.report.frames import (
 )
 from autocompress.report.page import format_count, format_metric
 from autocompress.report.plots import draw_front
+from autocompress.report.seeds import draw_fronts
 
 SHOWN = 20
 HEAD = ("trial", "stage", "round", "val_metric", "test_metric", "weights", "MACs", "bytes")
@@ -41,12 +43,76 @@ def find_front_rows(
         raise SettingError(f"--{error}") from error
 
 
+def find_studies(names: Sequence[str], storage: str = "") -> dict[str, Found]:
+    """Return stored studies by name, in the order given, each once.
+
+    Args:
+        names: Of studies, or settings files.
+        storage: Of all of them; empty for that of each.
+
+    Raises:
+        StudyError: One is missing.
+        SettingError: Two differ in the direction of their metric.
+    """
+    found: dict[str, Found] = {}
+    for name in dict.fromkeys(names):
+        one = find_study(name, storage)
+        # Two settings files may give different studies one name.
+        found[name if one.settings.name in found else one.settings.name] = one
+    directions = {name: read_direction(one.study) for name, one in found.items()}
+    if len(set(directions.values())) > 1:
+        each = ", ".join(f"{name}: {direction}" for name, direction in directions.items())
+        raise SettingError(f"studies: want one direction of the metric, got {each}")
+    return found
+
+
+def list_fronts(
+    found: Mapping[str, Found], objectives: Sequence[str], stage: str | None
+) -> pd.DataFrame:
+    """Return the rows on the front of each study; of several, ``study`` names it.
+
+    Raises:
+        SettingError: An objective is unknown.
+    """
+    parts = []
+    for name, one in found.items():
+        rows = find_front_rows(one.study, objectives, stage)[1]
+        if len(found) > 1:
+            rows.insert(0, "study", name)
+        parts.append(rows)
+    return pd.concat(parts, ignore_index=True)
+
+
+def print_sensitivity(name: str, rows: pd.DataFrame) -> None:
+    """Print what :func:`autocompress.report.sensitivity.sensitivity_frame` found."""
+    head = ("density", "energy by halving it", "rank correlation", "lowest seen", "highest seen")
+    cells = [
+        (
+            str(row["density"]),
+            *(f"{row[key]:+.3g}" for key in ("per_halving", "correlation")),
+            *(f"{row[key]:.3g}" for key in ("lowest", "highest")),
+        )
+        for _, row in rows.iterrows()
+    ]
+    trials = int(rows["trials"].max()) if len(rows) else 0
+    where = f", round {rows['round'].iloc[0]}" if trials else ""
+    print_table(f"Energy of {name} by density: {trials} evaluations{where}", head, cells)
+    explained = float(rows["explained"].iloc[0]) if len(rows) else math.nan
+    trust = (
+        "too few evaluations for slopes"
+        if math.isnan(explained)
+        else f"the slopes predict {explained:.0%} of the variance of stretches left out"
+    )
+    print_pairs({"seen where the search went, not measured layer by layer": trust})
+
+
 def print_trials(title: str, rows: pd.DataFrame) -> None:
     """Print the most telling columns of ``rows``, ``SHOWN`` of them at most."""
     shown = rows.head(SHOWN)
+    named = ["" for _ in shown.index] if "study" not in shown else [*shown["study"]]
     cells = [
         (
-            f"{row['number']:.0f}",
+            f"{name} {row['number']:.0f}".strip(),
             stage,
             f"{row['round']:.0f}",
             format_metric(row["val_metric"]),
@@ -55,7 +121,7 @@ def print_trials(title: str, rows: pd.DataFrame) -> None:
             format_count(row["macs"]),
             format_count(row["bytes"]),
         )
-        for row, stage in zip(list_figures(shown), shown["stage"], strict=True)
+        for name, row, stage in zip(named, list_figures(shown), shown["stage"], strict=True)
     ]
     more = "" if len(rows) <= SHOWN else f", the first {SHOWN} of {len(rows)}"
     print_table(f"{title}{more}", HEAD, cells)
@@ -136,9 +202,9 @@ def list_status(found: Found) -> dict[str, str]:
 
 
 def write_plot(
-    path: Path, frame: pd.DataFrame, objectives: Sequence[str], direction: Direction
+    path: Path, found: Mapping[str, Found], objectives: Sequence[str], stage: str | None
 ) -> None:
-    """Write a figure of the front.
+    """Write a figure of the front, of several studies with their mean and range.
 
     Raises:
         SettingError: There are not two objectives.
@@ -146,4 +212,11 @@ def write_plot(
     if len(objectives) != 2:
         raise SettingError(f"--png: want two objectives, got {len(objectives)}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    draw_front(frame, objectives=objectives, direction=direction).savefig(path, dpi=160)
+    frames = {name: trials_frame(one.study) for name, one in found.items()}
+    direction = read_direction(next(iter(found.values())).study)
+    if len(frames) == 1:
+        (frame,) = frames.values()
+        figure = draw_front(frame, objectives=objectives, direction=direction)
+    else:
+        figure = draw_fronts(frames, objectives=objectives, direction=direction, stage=stage)
+    figure.savefig(path, dpi=160)

@@ -187,7 +187,9 @@ def find_finished(frame: pd.DataFrame, direction: Direction) -> pd.DataFrame:
 def list_figures(frame: pd.DataFrame) -> list[dict[str, float]]:
     """Return the numeric columns of each row, densities too, as floats; NaN where missing."""
     texts = [column.name for column in COLUMNS if column.kind == "text"]
-    rows = frame.drop(columns=texts).astype("float64").to_dict(orient="records")
+    # Rows of several studies also name theirs.
+    figures = frame.drop(columns=[*texts, "study"], errors="ignore")
+    rows = figures.astype("float64").to_dict(orient="records")
     return [{str(name): float(value) for name, value in row.items()} for row in rows]
 
 

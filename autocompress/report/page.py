@@ -27,7 +27,7 @@ Figures = Mapping[str, float]
 PNG_DPI = 200
 MOST_MODELS = 4  # Whose layers are drawn.
 MOST_LINES = 8  # Densities in the table beside their figure.
-SENSITIVITY_HEAD = ("density", "energy by halving it", "rank correlation", "range seen")
+SENSITIVITY_HEAD = ("density", "by halving", "correlation", "seen")
 METRICS = ("test_metric", "val_metric")
 COMPARED = ("study", "test metric", "validation metric", "weights", "MACs")
 STYLE = """
@@ -265,7 +265,7 @@ def _draw_sensitivity(frame: pd.DataFrame) -> str:
     rows = [_make_row("tr", [f"<th>{name}</th>" for name in SENSITIVITY_HEAD])]
     for row in found.head(MOST_LINES).itertuples():
         figures = (f"{row.per_halving:+.3g}", f"{row.correlation:+.2f}")
-        seen = f"{row.lowest:.1%} to {row.highest:.1%}"
+        seen = f"{row.lowest:.2g} to {row.highest:.2g}"
         cells = [escape(str(row.density)), *figures, seen]
         rows.append(_make_row("tr", [f"<td>{cell}</td>" for cell in cells]))
     return (
