@@ -137,6 +137,14 @@ class Ledger:
         self.attempts = attempts
         self.checkpoint = checkpoint
         self._handles: dict[int, Trial] = {}  # Of the running trials, by number.
+        # No one else writes: what waits is read once, not before every step.
+        trials = study.get_trials(deepcopy=False)
+        self._count = len(trials)
+        self._waiting = [
+            _make_pending(one.number, one.user_attrs)
+            for one in trials
+            if one.state is TrialState.WAITING
+        ]
 
     def read_records(self) -> list[Record]:
         """Return the decided evaluations in order.
@@ -186,17 +194,18 @@ class Ledger:
 
     def take(self) -> Pending | None:
         """Return the oldest waiting trial, now running; None when none waits."""
-        if not self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        if not self._waiting:
             return None
         trial = self.study.ask()
         self.checkpoint("asked")
-        self._handles[trial.number] = trial
-        return _make_pending(trial.number, trial.user_attrs)
+        pending = self._waiting.pop(0)
+        assert trial.number == pending.number, "another process writes to the study"
+        self._handles[pending.number] = trial
+        return pending
 
     def find_waiting(self) -> list[Pending]:
         """Return the waiting trials, the oldest first."""
-        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        return [_make_pending(one.number, one.user_attrs) for one in waiting]
+        return list(self._waiting)
 
     def find_running(self) -> list[Pending]:
         """Return the undecided trials that a stopped process left running.
@@ -245,7 +254,7 @@ class Ledger:
             self._end(number)
         else:
             trial = self._handles.pop(number)
-            there = trial.constraints
+            there = trial.constraints if verdict["excess"] else {}
             for name, value in verdict["excess"].items():
                 if name not in there:
                     trial.set_constraint(name, value)
@@ -280,6 +289,8 @@ class Ledger:
             constraints=dict(excess),
         )
         self.study.add_trial(trial)
+        self._waiting.append(_make_pending(self._count, attrs))
+        self._count += 1
 
     def _was_requeued(self, pending: Pending) -> bool:
         """Return whether a later trial repeats this one."""

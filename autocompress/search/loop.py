@@ -264,7 +264,7 @@ class Controller:
             temperature=temperature,
             cached=finished.cached,
             values=(record.energy, *(metrics.get(name, math.nan) for name in resources)),
-            excess={} if outcome.failed else measure_excess(metrics, site.ground.limits),
+            excess=measure_excess(metrics, site.ground.limits) if _has_excess(record) else {},
         )
         self._ledger.decide(pending, verdict)
         self.book.add(record)
@@ -331,3 +331,8 @@ class Controller:
                 record=record,
             )
         )
+
+
+def _has_excess(record: Record) -> bool:
+    """Return whether constraints follow from the outcome; those of candidates are set before."""
+    return record.stage != "fast" and math.isfinite(record.energy)
