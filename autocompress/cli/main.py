@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from autocompress import __version__
-from autocompress.cli import model, search, study
+from autocompress.cli import clean, model, search, study
 from autocompress.errors import AutoCompressError
 
 
@@ -46,6 +46,7 @@ def make_app() -> typer.Typer:
     app.command()(search.finalize)
     app.command()(study.report)
     app.command()(model.evaluate)
+    app.command()(clean.clean)
     return app
 
 

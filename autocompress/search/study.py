@@ -68,16 +68,7 @@ def hold_study(
         StudyError: The study was written by a newer version.
     """
     url = normalize_storage(storage)
-    path = find_file(url)
-    folder = run_dir if path is None else path.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = "study" if path is None else path.name
-    lock = filelock.FileLock(folder / f"{stem}.{re.sub(r'[^A-Za-z0-9_-]', '_', name)}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise StudyBusyError(name) from error
-    try:
+    with lock_study(name, url, run_dir):
         opened = make_storage(url)
         study = optuna.create_study(
             study_name=name,
@@ -89,6 +80,31 @@ def hold_study(
         _check_version(study)
         _settle_spec(study, spec)
         yield study
+
+
+@contextmanager
+def lock_study(name: str, url: str, run_dir: Path) -> Iterator[None]:
+    """Keep every other process from writing to a study, which need not exist.
+
+    Args:
+        name: Name of the study.
+        url: Of its database.
+        run_dir: Where the lock lies when the database is no file.
+
+    Raises:
+        StudyBusyError: Another process holds the study.
+    """
+    path = find_file(url)
+    folder = run_dir if path is None else path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = "study" if path is None else path.name
+    lock = filelock.FileLock(folder / f"{stem}.{re.sub(r'[^A-Za-z0-9_-]', '_', name)}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise StudyBusyError(name) from error
+    try:
+        yield
     finally:
         lock.release()
 

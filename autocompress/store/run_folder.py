@@ -121,8 +121,12 @@ class RunFolder:
 
 
 @contextmanager
-def name_failure(path: Path) -> Iterator[None]:
+def name_failure(path: Path, done: str = "written") -> Iterator[None]:
     """Turn a refusal of the file system into one sentence about ``path``.
+
+    Args:
+        path: What the work is for.
+        done: What cannot be done to it.
 
     Raises:
         ArtifactError: Something inside raised an OSError.
@@ -132,7 +136,7 @@ def name_failure(path: Path) -> Iterator[None]:
     except OSError as error:
         cause = error.strerror or str(error)
         raise ArtifactError(
-            f"{path}: cannot be written: {cause}; make room or allow it, then go on"
+            f"{path}: cannot be {done}: {cause}; make room or allow it, then go on"
         ) from error
 
 

@@ -1,0 +1,171 @@
+"""What the studies of a run folder need of it, and cleaning it of the rest."""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from autocompress.errors import StudyError
+from autocompress.search.study import find_file, lock_study, make_storage, open_study
+from autocompress.store.cleaning import Item, Needed, find_needless, free_items, list_items
+from autocompress.store.run_folder import RunFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cleaning:
+    """What lies in a run folder.
+
+    Attributes:
+        root: The run folder.
+        items: Everything of ours in it.
+        needless: What of it no study needs.
+    """
+
+    root: Path
+    items: Sequence[Item]
+    needless: Sequence[Item]
+
+
+def plan_cleaning(root: Path, urls: Iterable[str], *, results: bool = False) -> Cleaning:
+    """Return what lies in the run folder ``root`` and what no study needs; changes nothing.
+
+    Args:
+        root: The run folder.
+        urls: Databases that count besides those that lie in ``root``.
+        results: Whether the results of decided trials may go. Their study holds what they say,
+            but another study could not share them any more.
+
+    Raises:
+        StudyError: No study says what is needed, or one cannot be read.
+    """
+    items = list_items(root)
+    # After the items: what a search begun meanwhile writes is not among them.
+    studies = [open_study(name, url) for name, url in find_studies([*find_databases(root), *urls])]
+    ours = [study for study in studies if "spec" in study.user_attrs]
+    if not ours:
+        raise StudyError(
+            f"{root}: no study says what is needed here, so nothing is freed; name its database "
+            "with --storage URL, or delete the folder yourself if all of it may go"
+        )
+    needed = list_needed(ours, RunFolder(root), results=results)
+    needless = find_needless(items, needed)
+    if needless and not any(one.key in needed.objects | needed.results for one in items):
+        names = ", ".join(study.study_name for study in ours)
+        raise StudyError(
+            f"{root}: nothing here belongs to the studies found ({names}), so nothing is freed; "
+            "name the database of its own studies with --storage URL"
+        )
+    return Cleaning(root=root, items=items, needless=needless)
+
+
+def clean_folder(root: Path, urls: Sequence[str], *, results: bool = False) -> Cleaning:
+    """Free what :func:`plan_cleaning` finds, while no search goes on, and return what it was.
+
+    Raises:
+        ArtifactError: The file system refuses.
+        StudyBusyError: A search holds a study of this folder.
+        StudyError: As for :func:`plan_cleaning`.
+    """
+    with _hold_all(root, [*find_databases(root), *urls]):
+        cleaning = plan_cleaning(root, urls, results=results)
+        free_items(root, cleaning.needless)
+    return cleaning
+
+
+def list_needed(
+    studies: Iterable[optuna.Study], folder: RunFolder, *, results: bool = False
+) -> Needed:
+    """Return what ``studies`` need: dense models, bases, finished models and results.
+
+    Args:
+        studies: Of this package.
+        folder: Holds results that a stopped search has not taken up yet.
+        results: Whether the results of decided trials may go.
+    """
+    objects: set[str] = set()
+    answers: set[str] = set()
+    all_dense = False
+    for study in studies:
+        dense = study.user_attrs.get("dense_key", "")
+        all_dense |= not dense
+        objects.add(dense)
+        for trial in study.get_trials(deepcopy=False):
+            if "key" not in trial.user_attrs:
+                continue
+            objects |= _list_models(trial, folder)
+            if not results or _is_open(trial):
+                answers.add(trial.user_attrs["key"])
+    return Needed(
+        objects=frozenset(objects - {""}), results=frozenset(answers), all_dense=all_dense
+    )
+
+
+def find_databases(root: Path) -> list[str]:
+    """Return the URLs of the SQLite files with studies that lie in ``root`` itself."""
+    files = sorted(path for path in root.iterdir() if path.is_file())
+    return [f"sqlite:///{path}" for path in files if _holds_studies(path)]
+
+
+def find_studies(urls: Iterable[str]) -> list[tuple[str, str]]:
+    """Return name and URL of every study in the databases at ``urls``, each once.
+
+    Raises:
+        StudyError: A database is missing or cannot be opened.
+    """
+    known: dict[object, str] = {}
+    for url in urls:
+        file = find_file(url)
+        if file is not None and not file.is_file():
+            raise StudyError(f"storage: no database at {file}")
+        known.setdefault(url if file is None else file.resolve(), url)
+    return [
+        (name, url)
+        for url in known.values()
+        for name in optuna.get_all_study_names(make_storage(url))
+    ]
+
+
+@contextmanager
+def _hold_all(root: Path, urls: Iterable[str]) -> Iterator[None]:
+    """Hold every study at ``urls``.
+
+    Raises:
+        StudyBusyError: A search holds one of them.
+    """
+    with ExitStack() as locks:
+        for name, url in find_studies(urls):
+            locks.enter_context(lock_study(name, url, root))
+        yield
+
+
+def _list_models(trial: FrozenTrial, folder: RunFolder) -> set[str]:
+    """Return the keys of the models that a trial started from and made."""
+    attrs = trial.user_attrs
+    if _is_open(trial):
+        record = folder.read_json(attrs["key"]) or {}
+        return {attrs["base"], str(record.get("artifact", ""))}
+    return {attrs["base"], json.loads(attrs.get("verdict", "{}")).get("artifact", "")}
+
+
+def _is_open(trial: FrozenTrial) -> bool:
+    """Return whether ``trial`` waits for a decision."""
+    return not trial.state.is_finished() and "verdict" not in trial.user_attrs
+
+
+def _holds_studies(path: Path) -> bool:
+    """Return whether a file is an Optuna database; opening any other would change it."""
+    with path.open("rb") as file:
+        if file.read(16) != b"SQLite format 3\0":
+            return False
+    uri = f"{path.resolve().as_uri()}?mode=ro"
+    try:
+        with closing(sqlite3.connect(uri, uri=True)) as connection:
+            query = "SELECT count(*) FROM sqlite_master WHERE name = 'trial_user_attributes'"
+            return bool(connection.execute(query).fetchone()[0])
+    except sqlite3.Error as error:
+        raise StudyError(f"{path}: cannot be read as a database: {error}") from error
