@@ -88,6 +88,7 @@ def _show_bar() -> Iterator[Watch]:
 def list_figures(now: SearchProgress) -> str:
     """Return evaluations, best, accepted share and time left in few characters."""
     parts = [f"{now.done}/{now.total}"] if now.total else []
+    parts += [f"{now.running} run"] if now.running > 1 else []
     if now.best is not None:
         parts.append(f"best {now.best:.3g}")
     if now.accepted_share is not None:

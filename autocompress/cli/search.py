@@ -1,6 +1,7 @@
 """Commands that work: train, space, search, resume, finalize."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,13 @@ from autocompress.errors import SettingError
 SettingsFile = Annotated[Path, typer.Argument(metavar="SETTINGS", help="Settings file, TOML.")]
 Override = Annotated[
     list[str] | None, typer.Option("--set", help="Change a setting: search.evaluations=40.")
+]
+
+Workers = Annotated[
+    int, typer.Option("--workers", help="Evaluations at the same time; as in the settings if 0.")
+]
+StopAfter = Annotated[
+    float, typer.Option("--stop-after", help="Seconds after which no evaluation begins; 0: never.")
 ]
 
 
@@ -43,6 +51,8 @@ def space(
 def search(
     settings: SettingsFile,
     override: Override = None,
+    workers: Workers = 0,
+    stop_after: StopAfter = 0.0,
     *,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what it would take; store nothing.")
@@ -54,12 +64,14 @@ def search(
     from autocompress.search.spec import Settings
     from autocompress.settings import read_settings
 
-    chosen = read_settings(Settings, settings, override or ())
+    changes = [*(override or ()), *list_execution(workers, stop_after)]
+    chosen = read_settings(Settings, settings, changes)
     if dry_run:
         print_plan(chosen)
         return
-    changes = "".join(f" --set {shlex.quote(text)}" for text in override or ())
-    search_study(chosen, again=f"autocompress search {shlex.quote(str(settings))}{changes}")
+    options = "".join(f" --set {shlex.quote(text)}" for text in override or ())
+    options += f" --workers {workers}" if workers else ""
+    search_study(chosen, again=f"autocompress search {shlex.quote(str(settings))}{options}")
 
 
 def resume(
@@ -67,14 +79,19 @@ def resume(
     storage: Annotated[
         str, typer.Option("--storage", help="URL of the study; runs/NAME/study.db if empty.")
     ] = "",
+    workers: Workers = 0,
+    stop_after: StopAfter = 0.0,
 ) -> None:
     """Go on with a stored search, without its settings file."""
     from autocompress.cli.find import find_study
     from autocompress.cli.work import search_study
+    from autocompress.execute.settings import ExecuteSettings
 
     found = find_study(study, storage)
-    url = found.settings.storage
-    search_study(found.settings, again=f"autocompress resume {study} --storage {shlex.quote(url)}")
+    execute = ExecuteSettings(workers=workers or 1, stop_after_s=stop_after)
+    again = f"autocompress resume {study} --storage {shlex.quote(found.settings.storage)}"
+    again += f" --workers {workers}" if workers else ""
+    search_study(replace(found.settings, execute=execute), again=again)
 
 
 def finalize(
@@ -98,3 +115,9 @@ def finalize(
     url = shlex.quote(found.settings.storage)
     again = f"autocompress finalize {found.settings.name} --storage {url} {wanted}"
     finalize_trials(found, trials=trial or [], top=top, again=again)
+
+
+def list_execution(workers: int, stop_after_s: float) -> list[str]:
+    """Return the options of execution as changes of settings; 0 leaves a setting."""
+    changes = [f"execute.workers={workers}"] if workers else []
+    return changes + ([f"execute.stop_after_s={stop_after_s}"] if stop_after_s else [])

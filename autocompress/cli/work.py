@@ -78,7 +78,10 @@ def search_study(settings: Settings, *, again: str) -> None:
     except KeyboardInterrupt:
         _say_stopped(again)
     name = result.settings.name
-    if not result.evaluated:
+    if not result.done:
+        text = f"The time is over after {result.evaluated} evaluations; go on with: {again}"
+        open_console().print(text, markup=False)
+    elif not result.evaluated:
         text = f"The search of {name} is done: all {len(result.records)} evaluations were there."
         open_console().print(text, markup=False)
     print_results(find_study(name, result.settings.storage))

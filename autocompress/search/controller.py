@@ -9,8 +9,10 @@ from pathlib import Path
 
 from autocompress.errors import StudyError
 from autocompress.evaluate.evaluator import Evaluator as TaskEvaluator
+from autocompress.evaluate.factory import EvaluatorFactory
 from autocompress.evaluate.task import open_task
 from autocompress.execute.base import Executor
+from autocompress.execute.choose import open_executor
 from autocompress.execute.in_process import InProcess
 from autocompress.graph.trace import trace_graph
 from autocompress.search.ledger import Checkpoint, Ledger, ignore_checkpoint
@@ -146,7 +148,13 @@ def open_controller(
         progress(SearchProgress(phase="dense"))
         return TaskEvaluator(task, settings.evaluate, folder)
 
-    wiring = Wiring(make_evaluator=make_evaluator, watch=progress)
+    def make_executor(evaluator: Evaluator, folder: RunFolder) -> Executor:
+        factory = EvaluatorFactory(
+            task=settings.task, evaluate=settings.evaluate, run_dir=settings.run_dir
+        )
+        return open_executor(settings.execute, evaluator, factory, folder)
+
+    wiring = Wiring(make_evaluator=make_evaluator, make_executor=make_executor, watch=progress)
     with hold_controller(settings, wiring, extension=extension) as controller:
         yield controller
 
