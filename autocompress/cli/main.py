@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from autocompress import __version__
-from autocompress.cli import clean, model, search, study
+from autocompress.cli import clean, dashboard, model, search, study
 from autocompress.errors import AutoCompressError
 
 
@@ -45,6 +45,7 @@ def make_app() -> typer.Typer:
         app.command()(command)
     app.command()(search.finalize)
     app.command()(study.report)
+    app.command()(dashboard.dashboard)
     app.command()(model.evaluate)
     app.command()(clean.clean)
     return app
