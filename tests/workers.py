@@ -88,6 +88,12 @@ def _diverge(_: Path, __: Job) -> Outcome:
     return Outcome(energy=float("nan"))
 
 
+def _grow(_: Path, job: Job) -> Outcome:
+    """Keep 40 MB for ever."""
+    vars(sys.modules[__name__]).setdefault("kept", []).append(bytearray(b"x") * 40_000_000)
+    return calm_outcome(job)
+
+
 def _exit(_: Path, __: Job) -> Outcome:
     os._exit(3)
 
@@ -105,6 +111,11 @@ def _hang(root: Path, _: Job) -> Outcome:
     (root / "hangs").touch()
     while True:
         time.sleep(60)
+
+
+def _hang_stubbornly(root: Path, job: Job) -> Outcome:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return _hang(root, job)
 
 
 def _hang_once(root: Path, job: Job) -> Outcome:
@@ -160,10 +171,12 @@ ACTS: dict[str, Callable[[Path, Job], Outcome]] = {
     "use_up_memory": _use_up_memory,
     "break_cuda": _break_cuda,
     "diverge": _diverge,
+    "grow": _grow,
     "exit": _exit,
     "kill": _kill,
     "abort": _abort,
     "hang": _hang,
+    "hang_stubbornly": _hang_stubbornly,
     "hang_once": _hang_once,
     "die_once": _die_once,
     "store_and_die": _store_and_die,

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
-from autocompress.errors import DataError, SettingError
-from autocompress.execute.memory import describe_error, free_memory, lacks_memory
+from autocompress.errors import ArtifactError, DataError, SettingError
+from autocompress.execute.memory import describe_error, free_memory, lacks_memory, trim_memory
 from autocompress.jobs import Job, Outcome
 from autocompress.store.run_folder import RunFolder
 
@@ -85,7 +85,7 @@ def run_job(
     start = clock()
     try:
         outcome = _name_failure(runner.run(job))
-    except (SettingError, DataError):
+    except (SettingError, DataError, ArtifactError):
         raise  # A second attempt would spend the same hours to fail in the same way.
     except Exception as error:  # The executor's edge: a worker must not end the search.
         logger.debug("job %s failed", key, exc_info=True)
@@ -93,6 +93,7 @@ def run_job(
     # Here the error is gone, and with it the tensors that its frames held.
     if lacks_memory(outcome.error):
         free_memory()
+    trim_memory()
     if "seconds" not in outcome.metrics:
         metrics = {**outcome.metrics, "seconds": clock() - start}
         outcome = replace(outcome, metrics=metrics)

@@ -1,8 +1,11 @@
 """What an executor can know of errors and memory without importing PyTorch."""
 
+import ctypes
 import gc
+import os
 import re
 import sys
+from pathlib import Path
 
 _NO_MEMORY = re.compile(r"out of memory|tried to allocate|ALLOC_FAILED", re.IGNORECASE)
 _BROKEN = re.compile(r"CUDA error|CUDNN_STATUS|CUBLAS_STATUS")
@@ -36,3 +39,22 @@ def free_memory() -> None:
     torch = sys.modules.get("torch")  # Whoever has not imported it holds no tensors.
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+
+
+def trim_memory() -> None:
+    """Give freed memory back to the system where the C library keeps it otherwise.
+
+    oneDNN keeps compiled kernels for every shape that it meets: small blocks that pin the large
+    ones of an evaluation between them.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only.
+    if trim is not None:
+        trim(0)
+
+
+def read_resident() -> int:
+    """Return the bytes of this process in memory; 0 where the system does not tell."""
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        return 0
+    return int(statm.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGESIZE")

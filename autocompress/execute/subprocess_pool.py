@@ -19,6 +19,7 @@ from autocompress.store.run_folder import RunFolder
 START_S = 600.0  # A worker imports PyTorch and reads the data before its first job.
 LOOK_S = 1.0  # A worker's own children can keep its socket open when it is gone.
 CLOSE_S = 1.0
+GROWTH_BYTES = 2**30  # oneDNN keeps kernels of every shape; a worker that grew so is replaced.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,8 @@ class SubprocessPool:
     """An executor whose workers can crash, hang or use up their memory one by one.
 
     A worker starts at the first job of its slot. One that dies or is ended is replaced at the
-    next job; its job has failed, unless its result is on the disk.
+    next job; its job has failed, unless its result is on the disk. One that has grown too large
+    or may be broken leaves after its answer.
     """
 
     def __init__(
@@ -85,7 +87,11 @@ class SubprocessPool:
         self._settings = settings
         self._clock = clock
         threads = settings.threads or share_cores(settings.workers)
-        self._start = {"folder": str(folder.root.absolute()), "threads": threads}
+        self._start = {
+            "folder": str(folder.root.absolute()),
+            "threads": threads,
+            "growth_bytes": GROWTH_BYTES,
+        }
         self._slots = [Slot() for _ in range(settings.workers)]
         self._waiting: deque[tuple[str, Job]] = deque()
         self._done: deque[tuple[str, Outcome | Exception]] = deque()

@@ -1,6 +1,6 @@
 """What runs in the process of a worker: it makes its runner once, then evaluates job by job.
 
-The controller sends ``{"folder", "threads"}`` and the pickled maker of the runner once, then
+The controller sends ``{"folder", "threads", "growth_bytes"}`` and the pickled maker of the runner once, then
 ``{"key", "job"}`` again and again. Replies are JSON, see :class:`Reply`; nothing that a worker
 sends is unpickled.
 """
@@ -14,14 +14,14 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from autocompress.errors import ArtifactError, AutoCompressError, DataError, SettingError
 from autocompress.execute.base import Runner, make_failure, run_job
-from autocompress.execute.memory import breaks_process, describe_error
+from autocompress.execute.memory import breaks_process, describe_error, read_resident
 from autocompress.execute.threads import limit_libraries, set_threads
 from autocompress.jobs import Job
 from autocompress.store.run_folder import RunFolder
@@ -91,6 +91,7 @@ def serve(connection: Connection) -> None:
     """
     start = json.loads(connection.recv_bytes())
     folder, threads = RunFolder(Path(start["folder"])), start["threads"]
+    enough = 0
     # Unpickling may import PyTorch, and libraries look at their variables once.
     limit_libraries(threads)
     maker, begun = connection.recv_bytes(), time.monotonic()
@@ -106,6 +107,10 @@ def serve(connection: Connection) -> None:
         order = json.loads(connection.recv_bytes())
         set_threads(threads)  # At every job: the one before may have changed it.
         reply = evaluate(runner, order["key"], Job.from_json(order["job"]), folder)
+        # What the first job leaves behind, data and libraries, stays in use.
+        enough = enough or read_resident() + start["growth_bytes"]
+        if read_resident() > enough:
+            reply = replace(reply, leaving=True)
     connection.send_bytes(reply.to_bytes())
 
 

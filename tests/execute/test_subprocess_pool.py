@@ -146,6 +146,21 @@ def test_a_process_in_doubt_evaluates_nothing_more(open_pool: Open, base: str) -
     assert pool.pids != before
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")
+def test_a_worker_that_has_grown_is_replaced(
+    open_pool: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autocompress.execute.subprocess_pool.GROWTH_BYTES", 60_000_000)
+    pool = open_pool()
+
+    pids = [run(pool, "grow", f"key{place}").metrics["pid"] for place in range(6)]
+
+    # The first job of a process is where its growth counts from.
+    assert pids[:3] == [pids[0]] * 3
+    assert pids[3:] == [pids[3]] * 3
+    assert pids[0] != pids[3]
+
+
 def test_a_hang_is_ended_by_its_limit_and_never_heard_of_again(
     open_pool: Open, tmp_path: Path
 ) -> None:
@@ -247,9 +262,12 @@ def test_ctrl_c_in_a_worker_is_ignored(open_pool: Open, tmp_path: Path) -> None:
     assert [pool.wait()[1].error for _ in range(2)] == ["", ""]
 
 
-def test_close_ends_workers_at_once_and_leaves_no_zombie(open_pool: Open, tmp_path: Path) -> None:
+@pytest.mark.parametrize("base", ["hang", "hang_stubbornly"])
+def test_close_ends_all_workers_and_leaves_no_zombie(
+    open_pool: Open, tmp_path: Path, base: str
+) -> None:
     pool = open_pool(workers=2)
-    pool.submit("hang", make_job("hang"))
+    pool.submit("hang", make_job(base))
     run(pool)
     wait_until((tmp_path / "hangs").exists)
     pids = pool.pids
