@@ -87,7 +87,7 @@ class Evaluator:
 
     def _artifact_key(self, job: Job) -> str:
         spec = {"dense": self.dense_key, "evaluate": settings_to_json(self.settings)}
-        return hash_json({"job": job.to_json(), **spec})
+        return hash_json({"job": job.identity(), **spec})
 
     def _load(self, key: str) -> Base:
         if not self.folder.has(key):

@@ -31,6 +31,9 @@ class Instant:
     dense_metrics: Mapping[str, float] = field(default_factory=lambda: {"val_metric": 0.9})
     asked_s: list[float] = field(default_factory=list)
 
+    def has(self, key: str) -> bool:
+        return True
+
     def describe(self, base: str) -> tuple[LayerGraph, Candidate]:
         return self.graph, Candidate(filters={}, columns={})
 

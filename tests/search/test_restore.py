@@ -1,11 +1,34 @@
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
-from autocompress.errors import ArtifactError
+from autocompress.data.settings import DataSettings
+from autocompress.errors import ArtifactError, SpecMismatchError
+from autocompress.evaluate.settings import (
+    EvaluateSettings,
+    FastSettings,
+    FullSettings,
+    PruneSettings,
+)
+from autocompress.evaluate.task import TaskSettings
 from autocompress.jobs import Candidate, Job, Outcome, Stage
+from autocompress.masks.purify import PurifySettings
+from autocompress.search.budget import Budget
+from autocompress.search.controller import SearchResult, finalize_trial, run_search
+from autocompress.search.needed import clean_folder
+from autocompress.search.progress import SearchProgress
 from autocompress.search.records import Record
 from autocompress.search.restore import restore_model
+from autocompress.search.rounds import RoundSettings
+from autocompress.search.settings import SearchSettings
+from autocompress.search.spec import Settings
+from autocompress.search.study import open_study
+from autocompress.store.cleaning import list_items
+from autocompress.train.loop import TrainSettings
+from autocompress.zoo.make import ModelSettings
 
 FIRST = Candidate(filters={"a": 6}, columns={})
 SECOND = Candidate(filters={"a": 3}, columns={})
@@ -95,3 +118,153 @@ def test_a_model_of_another_dense_model_is_not_taken_for_it() -> None:
 def test_a_model_that_nobody_made_is_named() -> None:
     with pytest.raises(ArtifactError, match="model unknown is stored nowhere"):
         restore_model("unknown", search(FakeMaker()), FakeMaker(), seed=7)
+
+
+SHORT = TrainSettings(epochs=1, batch_size=64)
+DECIDED = 5  # Three candidates, the round made of the best, one candidate of the last round.
+
+
+def make_settings(folder: Path) -> Settings:
+    """Return a search of two rounds of three candidates on digits, a second in all."""
+    return Settings(
+        name="tiny",
+        run_dir=str(folder),
+        task=TaskSettings(
+            data=DataSettings(train_limit=128),
+            model=ModelSettings(options={"width": 4}),
+            train=SHORT,
+            device="cpu",
+        ),
+        budget=Budget(weights=0.3),
+        search=SearchSettings(evaluations=3),
+        rounds=RoundSettings(tolerance=1.0),
+        evaluate=EvaluateSettings(
+            fast=FastSettings(fidelity="one_shot", norm_batches=1),
+            round=PruneSettings(prune=SHORT, retrain=SHORT),
+            full=FullSettings(
+                prune=SHORT, retrain=SHORT, final=SHORT, purify=PurifySettings(evaluations=2)
+            ),
+        ),
+    )
+
+
+def read_course(result: SearchResult) -> list[tuple[object, ...]]:
+    """Return what a search did, but for times."""
+    return [
+        (one.seq, one.key, one.stage, one.energy, one.artifact, one.metrics["val_metric"])
+        for one in result.records
+    ]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SearchResult]:
+    """Return the run folder of a search that ended, and what came of it."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    return folder, run_search(make_settings(folder))
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the run folder of a search that was stopped in its last round."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+
+    def stop(now: SearchProgress) -> None:
+        if now.record is not None and now.done == DECIDED:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_search(make_settings(folder), progress=stop)
+    return folder
+
+
+def list_results(folder: Path) -> set[object]:
+    return {path.stem for path in (folder / "results").glob("*.json")}
+
+
+def lose(kind: str) -> Callable[[Path], None]:
+    def delete(folder: Path) -> None:
+        found = [one.path for one in list_items(folder) if one.kind == kind]
+        assert found
+        for path in found:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return delete
+
+
+def lose_models(folder: Path) -> None:
+    shutil.rmtree(folder / "objects")
+
+
+def lose_all_but_the_study(folder: Path) -> None:
+    lose_models(folder)
+    shutil.rmtree(folder / "results")
+
+
+def damage_results(folder: Path) -> None:
+    for path in (folder / "results").iterdir():
+        path.write_bytes(path.read_bytes()[:20])
+
+
+def clean(folder: Path) -> None:
+    clean_folder(folder, [], results=True)
+
+
+LOSSES = [
+    lose("dense"),
+    lose("base"),
+    lose("result"),
+    lose_models,
+    lose_all_but_the_study,
+    damage_results,
+    clean,
+]
+LOSS_NAMES = ["dense", "base", "results", "models", "all", "damaged", "cleaned"]
+
+
+@pytest.mark.parametrize("harm", LOSSES, ids=LOSS_NAMES)
+def test_a_search_that_lost_files_ends_like_one_that_did_not(
+    harm: Callable[[Path], None],
+    stopped: Path,
+    finished: tuple[Path, SearchResult],
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(stopped, folder)
+    harm(folder)
+    before = list_results(folder)
+
+    result = run_search(make_settings(folder))
+
+    course = read_course(result)
+    assert result.evaluated == len(course) - DECIDED
+    assert course == read_course(finished[1])
+    # The study answers for what it decided: only the others were evaluated.
+    assert list_results(folder) - before == {key for _, key, *_ in course[DECIDED:]}
+
+
+def test_a_lost_finished_model_is_made_again(
+    finished: tuple[Path, SearchResult], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    full = finished[1].finished[0]
+
+    again: list[Callable[[], object]] = [
+        lambda: run_search(make_settings(folder)),
+        lambda: finalize_trial(make_settings(folder), full.number),
+    ]
+    for make in again:
+        lose_models(folder)
+        make()
+        models = {one.key for one in list_items(folder) if one.kind == "finished"}
+        assert models == {full.artifact}
+
+
+def test_a_search_does_not_go_on_with_another_dense_model(stopped: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(stopped, folder)
+    storage = f"sqlite:///{folder}/study.db"
+    open_study("tiny", storage).set_user_attr("dense_key", "ab" * 32)
+
+    with pytest.raises(SpecMismatchError, match=r"task \(its data.*\) is abababababab in"):
+        run_search(make_settings(folder))
