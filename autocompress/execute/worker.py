@@ -1,8 +1,8 @@
 """What runs in the process of a worker: it makes its runner once, then evaluates job by job.
 
-The controller sends ``{"folder", "threads", "growth_bytes"}`` and the pickled maker of the runner once, then
-``{"key", "job"}`` again and again. Replies are JSON, see :class:`Reply`; nothing that a worker
-sends is unpickled.
+The controller sends ``{"folder", "threads", "growth_bytes"}`` and the pickled maker of the
+runner once, then ``{"key", "job"}`` again and again. Replies are JSON, see :class:`Reply`;
+nothing that a worker sends is unpickled.
 """
 
 import json
