@@ -41,8 +41,8 @@ def make_app() -> typer.Typer:
     app.callback()(take_options)
     for command in (search.train, search.space, search.search, search.resume):
         app.command()(command)
-    for command in (study.status, study.pareto, study.select, study.sensitivity):
-        app.command()(command)
+    for reader in (study.status, study.pareto, study.select, study.sensitivity):
+        app.command()(reader)
     app.command()(search.finalize)
     app.command()(study.report)
     app.command()(dashboard.dashboard)

@@ -20,6 +20,9 @@ Workers = Annotated[
 StopAfter = Annotated[
     float, typer.Option("--stop-after", help="Seconds after which no evaluation begins; 0: never.")
 ]
+Log = Annotated[
+    str, typer.Option("--log", help="Also write figures to: tensorboard,mlflow,wandb.")
+]
 
 
 def train(settings: SettingsFile, override: Override = None) -> None:
@@ -53,6 +56,7 @@ def search(
     override: Override = None,
     workers: Workers = 0,
     stop_after: StopAfter = 0.0,
+    log: Log = "",
     *,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what it would take; store nothing.")
@@ -71,7 +75,9 @@ def search(
         return
     options = "".join(f" --set {shlex.quote(text)}" for text in override or ())
     options += f" --workers {workers}" if workers else ""
-    search_study(chosen, again=f"autocompress search {shlex.quote(str(settings))}{options}")
+    options += f" --log {log}" if log else ""
+    again = f"autocompress search {shlex.quote(str(settings))}{options}"
+    search_study(chosen, again=again, sinks=log)
 
 
 def resume(
@@ -81,6 +87,7 @@ def resume(
     ] = "",
     workers: Workers = 0,
     stop_after: StopAfter = 0.0,
+    log: Log = "",
 ) -> None:
     """Go on with a stored search, without its settings file."""
     from autocompress.cli.find import find_study
@@ -91,7 +98,8 @@ def resume(
     execute = ExecuteSettings(workers=workers or 1, stop_after_s=stop_after)
     again = f"autocompress resume {study} --storage {shlex.quote(found.settings.storage)}"
     again += f" --workers {workers}" if workers else ""
-    search_study(replace(found.settings, execute=execute), again=again)
+    again += f" --log {log}" if log else ""
+    search_study(replace(found.settings, execute=execute), again=again, sinks=log)
 
 
 def finalize(

@@ -1,6 +1,8 @@
 """What the working commands do; loads torch and Optuna."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,9 +19,11 @@ from autocompress.errors import SettingError
 from autocompress.evaluate.task import open_task, train_dense
 from autocompress.graph.layers import LayerGraph
 from autocompress.graph.trace import trace_graph
+from autocompress.report.sinks import make_sink_settings, open_sinks
 from autocompress.search.controller import finalize_trial, run_search
+from autocompress.search.progress import SearchProgress, Watch
 from autocompress.search.space import write_space
-from autocompress.search.spec import Settings, resolve_settings
+from autocompress.search.spec import Settings, make_spec, resolve_settings
 from autocompress.store.run_folder import RunFolder
 
 INTERRUPTED = 130
@@ -62,19 +66,20 @@ def trace_task(settings: Settings) -> LayerGraph:
     return trace_graph(task.make_model().eval(), task.example())
 
 
-def search_study(settings: Settings, *, again: str) -> None:
+def search_study(settings: Settings, *, again: str, sinks: str = "") -> None:
     """Search until done and show the results.
 
     Args:
         settings: Of the study.
         again: The command that goes on after Ctrl-C.
+        sinks: Where else to write figures, with commas between.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         if not has_study(settings):
             print_feasibility(settings, trace_task(settings))
-        with show_progress() as update:
-            result = run_search(settings, progress=update)
+        with show_progress() as update, log_figures(settings, sinks) as log:
+            result = run_search(settings, progress=partial(_tell, (update, log)))
     except KeyboardInterrupt:
         _say_stopped(again)
     name = result.settings.name
@@ -85,6 +90,23 @@ def search_study(settings: Settings, *, again: str) -> None:
         text = f"The search of {name} is done: all {len(result.records)} evaluations were there."
         open_console().print(text, markup=False)
     print_results(find_study(name, result.settings.storage))
+
+
+def log_figures(settings: Settings, sinks: str) -> AbstractContextManager[Watch]:
+    """Return what tells ``sinks`` of a search; they write to ``logs`` in its run folder.
+
+    Raises:
+        SettingError: One is unknown or not installed.
+    """
+    places = resolve_settings(settings)
+    names = tuple(name.strip() for name in sinks.split(",") if name.strip())
+    chosen = make_sink_settings(names, str(Path(places.run_dir) / "logs"))
+    return open_sinks(chosen, places.name, make_spec(places))
+
+
+def _tell(watches: Sequence[Watch], now: SearchProgress) -> None:
+    for watch in watches:
+        watch(now)
 
 
 def finalize_trials(found: Found, *, trials: Sequence[int], top: int, again: str) -> None:

@@ -15,12 +15,23 @@ from optuna.distributions import FloatDistribution
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from autocompress.report.frames import COLUMNS, OBJECTIVES, Direction, read_direction, read_trial
+from autocompress.report.frames import (
+    FIGURE_COLUMNS,
+    OBJECTIVES,
+    VERDICT,
+    Direction,
+    read_direction,
+    read_trial,
+)
 
 DENSITY = FloatDistribution(0.0, 1.0)
 ENDED = (TrialState.COMPLETE, TrialState.FAIL)
 # What older versions of Optuna called the constraints of a trial.
 CONSTRAINTS = "constraints"
+SHOWN = (
+    *("stage", "round", "chain", "parent", "accepted", "temperature", "error"),
+    *(column.name for column in FIGURE_COLUMNS),
+)
 
 
 class Mirror:
@@ -36,6 +47,7 @@ class Mirror:
         self.name = study.study_name
         self._study = study
         self._next = 0
+        self._seen: set[int] = set()
         fronts: tuple[Direction, ...] = (read_direction(study), "minimize")
         self._search = self._make(self.name, ("energy",), ("minimize",))
         self._models = self._make(f"{self.name} front", OBJECTIVES, fronts)
@@ -45,14 +57,15 @@ class Mirror:
         """Copy what was decided since the last time, in that order; return how much it was."""
         found = {}
         for trial in self._study.get_trials(deepcopy=False, states=ENDED):
-            if trial.number >= 0 and "verdict" in trial.user_attrs:
+            if trial.number not in self._seen and VERDICT in trial.user_attrs:
                 row = read_trial(trial.user_attrs)
-                if row["seq"] >= self._next:
-                    found[int(row["seq"])] = (trial, row)
+                found[int(row["seq"])] = (trial, row)
         before = self._next
         # A decision that is not told yet is waited for, so that the order stays.
         while self._next in found:
-            self._copy(*found[self._next])
+            trial, row = found[self._next]
+            self._copy(trial, row)
+            self._seen.add(trial.number)
             self._next += 1
         return self._next - before
 
@@ -61,10 +74,12 @@ class Mirror:
         values = [row.get(name) for name in OBJECTIVES]
         is_estimate = row.get("stage") == "fast"
         if is_estimate:
-            self._search.add_trial(_translate(trial, row, [row["energy"]]))
+            self._search.add_trial(_translate(trial, row, [row["energy"]], trial.params))
         if None not in values and trial.state is TrialState.COMPLETE:
+            # Densities of estimates are there once: in memory they are the most of a study.
+            params = {} if is_estimate else trial.params
             front = self._estimates if is_estimate else self._models
-            front.add_trial(_translate(trial, row, values))
+            front.add_trial(_translate(trial, row, values, params))
 
     def _make(
         self, name: str, objectives: tuple[str, ...], directions: tuple[Direction, ...]
@@ -78,16 +93,17 @@ class Mirror:
         return study
 
 
-def _translate(trial: FrozenTrial, row: Mapping[str, Any], values: list[Any]) -> FrozenTrial:
+def _translate(
+    trial: FrozenTrial, row: Mapping[str, Any], values: list[Any], params: dict[str, float]
+) -> FrozenTrial:
     """Return a copy of ``trial`` with these values and its constraints in the old way."""
-    names = [column.name for column in COLUMNS]
-    attrs = {"trial": trial.number, **{name: row[name] for name in names if name in row}}
+    attrs = {"trial": trial.number, **{name: row[name] for name in SHOWN if name in row}}
     copied = create_trial(
         state=trial.state,
         values=values if trial.state is TrialState.COMPLETE else None,
-        params=trial.params,
-        distributions=dict.fromkeys(trial.params, DENSITY),
-        user_attrs={name: value for name, value in attrs.items() if value not in (None, "")},
+        params=params,
+        distributions=dict.fromkeys(params, DENSITY),
+        user_attrs={name: value for name, value in attrs.items() if value not in {None, ""}},
         system_attrs={CONSTRAINTS: [*trial.constraints.values()]},
     )
     copied.datetime_start = trial.datetime_start

@@ -7,6 +7,9 @@ import pytest
 from autocompress.cli import main
 from autocompress.cli.tables import find_front_rows
 from autocompress.errors import StudyError
+from autocompress.evaluate.task import TaskSettings
+from autocompress.search.spec import Settings, make_spec
+from autocompress.search.study import make_storage
 from tests.cli.conftest import Commands
 from tests.synthetic import make_study
 
@@ -100,6 +103,63 @@ def test_report_is_one_page(commands: Commands, storage: str, tmp_path: Path) ->
 
     assert shown.out.strip() == str(tmp_path / "run" / "report.html")
     assert "Finished models" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.fixture
+def seeds(storage: str) -> tuple[str, ...]:
+    """Return the words that name three studies of one database."""
+    for name in ("second", "third"):
+        spec = make_spec(Settings(name=name))
+        make_study(8, storage=make_storage(storage), name=name, spec=spec)
+    return ("synthetic", "second", "third", "--storage", storage)
+
+
+def test_fronts_of_several_studies_name_each(
+    commands: Commands, seeds: tuple[str, ...], tmp_path: Path
+) -> None:
+    files = ["--csv", f"{tmp_path}/fronts.csv", "--png", f"{tmp_path}/fronts.png"]
+
+    shown = commands.run("pareto", *seeds, *files)
+
+    rows = pd.read_csv(tmp_path / "fronts.csv")
+    assert rows["study"].unique().tolist() == ["synthetic", "second", "third"]
+    assert "Pareto front of synthetic, second, third" in shown.out
+    assert "second 8 " in shown.out
+    assert (tmp_path / "fronts.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_report_compares_studies(
+    commands: Commands, seeds: tuple[str, ...], tmp_path: Path
+) -> None:
+    shown = commands.run("report", *seeds, "--output", f"{tmp_path}/seeds.html")
+
+    page = (tmp_path / "seeds.html").read_text()
+    assert shown.code == 0
+    assert "<h2>3 studies</h2>" in page
+    assert "<td>third</td><td>0.9830</td>" in page
+
+
+def test_studies_whose_metrics_differ_in_direction_are_not_compared(
+    commands: Commands, storage: str
+) -> None:
+    spec = make_spec(Settings(name="loss", task=TaskSettings(metric="mse", metric_direction="minimize")))
+    make_study(3, storage=make_storage(storage), name="loss", spec=spec)
+
+    shown = commands.run("pareto", "synthetic", "loss", "--storage", storage)
+
+    assert shown.code == 1
+    assert "want one direction of the metric, got synthetic: maximize, loss: minimize" in shown.err
+
+
+def test_sensitivity_lists_every_density(commands: Commands, storage: str, tmp_path: Path) -> None:
+    shown = commands.run(
+        "sensitivity", "synthetic", "--storage", storage, "--csv", f"{tmp_path}/s.csv"
+    )
+
+    assert "energy by halving it" in shown.out
+    assert set(pd.read_csv(tmp_path / "s.csv")["density"]) == {
+        f"{kind}/conv{place}" for kind in ("filters", "columns") for place in (1, 2, 3)
+    }
 
 
 def test_a_missing_study_is_one_sentence(commands: Commands, storage: str) -> None:
