@@ -29,7 +29,7 @@ def print_feasibility(settings: Settings, graph: LayerGraph) -> None:
         SettingError: The space names layers which the model does not have.
     """
     table = feasibility_table(resolve_settings(settings).space, graph)
-    _print_costs(table, settings.budget.limits(table["full"]))
+    _print_costs(table, settings.budget.limits(table["full"]), settings.budget.minimize)
 
 
 def print_plan(settings: Settings) -> None:
@@ -38,12 +38,12 @@ def print_plan(settings: Settings) -> None:
     task = open_task(settings.task)
     base = make_base(task.make_model().eval(), task)
     plan = estimate_graph(settings, base.graph)
-    _print_costs(plan.table, plan.limits)
+    _print_costs(plan.table, plan.limits, settings.budget.minimize)
     seconds = measure_search(settings, plan, task, base) if plan.seconds is None else plan.seconds
     left = ", ".join(f"{count} {stage}" for stage, count in plan.left.items() if count)
     print_pairs(
         {
-            "rounds": str(plan.rounds),
+            "rounds": f"{'at most ' if settings.budget.minimize else ''}{plan.rounds}",
             "evaluations left": left or "none, it is done",
             "time": f"about {describe_time(seconds)}",
             "disk": f"about {plan.disk_bytes / 1e6:.1f} MB in {settings.run_dir}",
@@ -82,8 +82,10 @@ def time_epoch(settings: Settings, task: Task, base: Base) -> float:
     return (time.monotonic() - start) / share
 
 
-def _print_costs(table: Mapping[str, Cost], limits: Mapping[str, float]) -> None:
+def _print_costs(table: Mapping[str, Cost], limits: Mapping[str, float], least: str) -> None:
     costs = {name: asdict(cost) for name, cost in table.items()}
     rows = [(name, *(f"{cost[key]:,}" for key in COSTS)) for name, cost in costs.items()]
-    wanted = (f"{limits[key]:,.0f}" if key in limits else "-" for key in COSTS)
+    wanted = [f"{limits[key]:,.0f}" if key in limits else "-" for key in COSTS]
+    if least:
+        wanted[COSTS.index(least)] = "least"
     print_table("Reachable models", ("model", *COSTS), [*rows, ("budget", *wanted)])

@@ -14,6 +14,7 @@ class Book:
     def __init__(self, records: Iterable[Record] = ()) -> None:
         self._records: list[Record] = []
         self._places: dict[tuple[int, Stage], list[Record]] = defaultdict(list)
+        self._asked: dict[int, int] = defaultdict(int)
         self._known: dict[int, set[str]] = defaultdict(set)
         self._results: dict[str, Record] = {}
         self._seconds: dict[Stage, tuple[int, float]] = {}
@@ -35,6 +36,7 @@ class Book:
         self._places[record.round, record.stage].append(record)
         if record.stage == "fast":
             self._known[record.round].add(record.candidate.key())
+            self._asked[record.round] += not record.source
         if math.isfinite(record.energy):
             self._results.setdefault(record.key, record)
         seconds = record.metrics.get("seconds", math.nan)
@@ -45,6 +47,10 @@ class Book:
     def find(self, number: int, stage: Stage) -> Sequence[Record]:
         """Return the decisions of one stage in round ``number``, in their order."""
         return self._places.get((number, stage), ())
+
+    def count_asked(self, number: int) -> int:
+        """Return how many candidates round ``number`` scored, those from elsewhere apart."""
+        return self._asked.get(number, 0)
 
     def list_known(self, number: int) -> set[str]:
         """Return the keys of the candidates scored in round ``number``."""

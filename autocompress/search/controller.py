@@ -15,6 +15,7 @@ from autocompress.execute.base import Executor
 from autocompress.execute.choose import open_executor
 from autocompress.execute.in_process import InProcess
 from autocompress.graph.trace import trace_graph
+from autocompress.search.forecast import find_worst_energy
 from autocompress.search.ledger import Checkpoint, Ledger, ignore_checkpoint
 from autocompress.search.loop import Controller, Desk
 from autocompress.search.progress import SearchProgress, Watch, ignore_progress
@@ -36,6 +37,7 @@ class SearchResult:
         evaluated: Evaluations decided now; 0 when the search had been finished before.
         records: All decisions of the study.
         done: Whether there is nothing left to do; False when the time was over.
+        missed: Why no finished model holds ``budget.worst_metric``, once that is clear.
         finished: Finished models, the best first; their ``artifact`` names them in the run
             folder.
     """
@@ -44,12 +46,23 @@ class SearchResult:
     evaluated: int
     records: tuple[Record, ...]
     done: bool
+    missed: str = ""
 
     @property
     def finished(self) -> list[Record]:
-        """Return the finished models, the best first."""
+        """Return the finished models, the best first.
+
+        Where a resource is minimised these are the smallest of those that hold the metric.
+        """
+        resource, worst = self.settings.budget.minimize, find_worst_energy(self.settings)
+
+        def rank(record: Record) -> tuple[bool, float]:
+            if worst is None or record.energy > worst:
+                return True, record.energy
+            return False, record.metrics[resource]
+
         full = [one for one in self.records if one.stage == "full"]
-        return sorted((one for one in full if math.isfinite(one.energy)), key=_rank)
+        return sorted((one for one in full if math.isfinite(one.energy)), key=rank)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +126,7 @@ def run_search(
             evaluated=len(records) - before,
             records=records,
             done=plan.todo == "done",
+            missed=plan.missed,
         )
 
 
@@ -198,7 +212,3 @@ def settle_chains(settings: Settings) -> Settings:
     except (StudyError, KeyError):
         pass  # There is none yet, or opening it for writing will say what is wrong with it.
     return replace(settings, search=replace(settings.search, chains=chains))
-
-
-def _rank(record: Record) -> float:
-    return record.energy

@@ -16,7 +16,7 @@ from autocompress.search.book import Book
 from autocompress.search.counts import feasibility_table
 from autocompress.search.ledger import read_records
 from autocompress.search.rounds import Course, Plan, count_evaluations, plan_rounds
-from autocompress.search.site import check_reachable, count_dense
+from autocompress.search.site import check_reachable, count_dense, find_smallest
 from autocompress.search.spec import Settings, resolve_settings
 from autocompress.search.study import open_study
 
@@ -64,7 +64,7 @@ def estimate_graph(settings: Settings, graph: LayerGraph) -> Estimate:
     attrs = {} if study is None else study.user_attrs
     book = Book([] if study is None else read_records(study))
     dense = count_dense(graph)
-    course = make_course(settings, dense, attrs)
+    course = make_course(settings, graph, attrs)
     check_reachable(settings, graph)
     plan = plan_rounds(course, book)
     left = count_left(course, plan, book)
@@ -79,35 +79,49 @@ def estimate_graph(settings: Settings, graph: LayerGraph) -> Estimate:
     )
 
 
-def make_course(settings: Settings, dense: Cost, attrs: Mapping[str, Any]) -> Course:
+def make_course(settings: Settings, graph: LayerGraph, attrs: Mapping[str, Any]) -> Course:
     """Return what the plan of rounds follows from.
 
     Args:
         settings: Resolved settings.
-        dense: What the dense model costs.
+        graph: The dense model.
         attrs: What the study says beside its settings.
     """
+    dense, budget = count_dense(graph), settings.budget
+    smallest = find_smallest(settings, graph)
     return Course(
         settings=settings.rounds,
         evaluations=settings.search.evaluations,
         extra=int(attrs.get("extra_evaluations", 0)),
         finalize_top=int(attrs.get("finalize_top", settings.search.finalize_top)),
-        reduction=settings.budget.reduction(dense),
+        reduction=budget.reduction(dense, smallest),
         dense_energy=float(attrs.get("dense_energy", 0.0)),
+        worst_energy=find_worst_energy(settings),
+        enough=budget.measure_enough(dense, smallest) if smallest else 0.0,
     )
+
+
+def find_worst_energy(settings: Settings) -> float | None:
+    """Return the energy that ``budget.worst_metric`` is for a model; None without one."""
+    worst = settings.budget.worst_metric
+    if worst is None:
+        return None
+    return -worst if settings.task.metric_direction == "maximize" else worst
 
 
 def count_left(course: Course, plan: Plan, book: Book) -> dict[Stage, int]:
     """Return the evaluations left by stage, if no round is rolled back."""
-    if plan.todo == "done":
-        return {"fast": 0, "round": 0, "full": 0}
-    later = plan.rounds - plan.round.number - 1
-    total = count_evaluations(course, plan.round)
-    fast = total - len(book.find(plan.round.number, "fast")) + later * course.evaluations
-    fast += 0 if plan.round.is_last else course.extra
-    done = len(book.find(plan.round.number, "full"))
-    full = max(1, course.finalize_top - done) if plan.round.is_last else course.finalize_top
-    return {"fast": fast, "round": later, "full": full}
+    if plan.todo in ("full", "done"):
+        return {"fast": 0, "round": 0, "full": len(plan.chosen)}
+    current = plan.round
+    if current.is_last:
+        later, models = 0, 0
+    else:
+        later = plan.rounds - current.number - 1
+        models = later if course.worst_energy is None else later + 1
+    fast = count_evaluations(course, current) - book.count_asked(current.number)
+    fast += later * course.evaluations + (0 if current.is_last else course.extra)
+    return {"fast": fast, "round": models, "full": course.finalize_top}
 
 
 def estimate_seconds(left: Mapping[Stage, int], book: Book, workers: int = 1) -> float | None:

@@ -335,6 +335,7 @@ def _find_decided(trials: Iterable[FrozenTrial]) -> Iterable[Record]:
             round=job.round,
             chain=attrs["chain"],
             index=attrs["index"],
+            source=attrs.get("source", ""),
             candidate=job.candidate,
             base=job.base,
             energy=math.nan if verdict["energy"] is None else verdict["energy"],

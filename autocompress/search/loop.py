@@ -6,7 +6,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from autocompress.errors import AutoCompressError, EvaluationError, StudyError
+from optuna import Study
+
+from autocompress.errors import (
+    AutoCompressError,
+    EvaluationError,
+    SpecMismatchError,
+    StudyError,
+)
 from autocompress.execute.base import Executor
 from autocompress.jobs import Job, Outcome
 from autocompress.search.book import Book
@@ -17,7 +24,7 @@ from autocompress.search.progress import Phase, SearchProgress, Watch
 from autocompress.search.records import Record
 from autocompress.search.requests import Asker, Evaluator
 from autocompress.search.rounds import Plan, Round, plan_rounds
-from autocompress.search.site import Site, check_reachable, count_dense
+from autocompress.search.site import Site, check_reachable
 from autocompress.search.spec import Settings
 
 logger = logging.getLogger(__name__)
@@ -75,11 +82,16 @@ class Controller:
         check_reachable(settings, graph)
         metric = desk.evaluator.dense_metrics["val_metric"]
         is_raised = settings.task.metric_direction == "maximize"
+        _check_dense(self._ledger.study, desk.evaluator.dense_key)
         self._ledger.describe_study(
-            {"dense_energy": -metric if is_raised else metric, "run_dir": settings.run_dir}
+            {
+                "dense_energy": -metric if is_raised else metric,
+                "dense_key": desk.evaluator.dense_key,
+                "run_dir": settings.run_dir,
+            }
         )
         attrs = self._ledger.study.user_attrs
-        self._course = make_course(settings, count_dense(graph), attrs)
+        self._course = make_course(settings, graph, attrs)
         self._flying: dict[str, list[Pending]] = {}  # Submitted, by key of the result.
         self._finished: list[Finished] = []
         self._begun = desk.clock()
@@ -100,6 +112,10 @@ class Controller:
         self._recover()
         self._drive(lambda: self._asker.list_requests(self.plan(), self._list_undecided()))
         plan = self.plan()
+        if plan.todo == "done":
+            for record in self.records:
+                if record.stage == "full" and math.isfinite(record.energy):
+                    self._asker.restore(record.artifact)
         self._tell("done" if plan.todo == "done" else "stopped")
         return plan
 
@@ -125,6 +141,7 @@ class Controller:
         found = self._find_model(request.job)
         if found is None:
             raise EvaluationError(f"trial {number}: the time was over before it was finished")
+        self._asker.restore(found.artifact)
         self._tell("done")
         return found
 
@@ -246,6 +263,7 @@ class Controller:
             round=job.round,
             chain=pending.attrs["chain"],
             index=pending.attrs["index"],
+            source=pending.attrs.get("source", ""),
             candidate=job.candidate,
             base=job.base,
             energy=math.nan if outcome.failed else outcome.energy,
@@ -264,12 +282,22 @@ class Controller:
             temperature=temperature,
             cached=finished.cached,
             values=(record.energy, *(metrics.get(name, math.nan) for name in resources)),
-            excess=measure_excess(metrics, site.ground.limits) if _has_excess(record) else {},
+            excess=self._measure_excess(record, site),
         )
         self._ledger.decide(pending, verdict)
         self.book.add(record)
         self._tell("search" if job.stage == "fast" else job.stage, record)
         self._stop_hopeless(record, outcome)
+
+    def _measure_excess(self, record: Record, site: Site) -> dict[str, float]:
+        """Return by how much a decided evaluation is beyond each limit: at most 0 within it."""
+        if not _has_excess(record):
+            return {}
+        excess = measure_excess(record.metrics, site.ground.limits)
+        worst = self._course.worst_energy
+        if record.stage != "fast" and worst is not None:
+            excess["worst_metric"] = record.energy - worst
+        return excess
 
     def _stop_hopeless(self, record: Record, outcome: Outcome) -> None:
         """Raise when a search that goes on would only waste time."""
@@ -331,6 +359,18 @@ class Controller:
                 record=record,
             )
         )
+
+
+def _check_dense(study: Study, key: str) -> None:
+    """Refuse to go on with another dense model than the study's decisions are about.
+
+    Raises:
+        SpecMismatchError: The data, the checkpoint or a source of the user changed.
+    """
+    stored = study.user_attrs.get("dense_key", key)
+    if stored != key:
+        what = "task (its data, checkpoint, or the file of your own functions)"
+        raise SpecMismatchError(study.study_name, {what: (stored[:12], key[:12])})
 
 
 def _has_excess(record: Record) -> bool:

@@ -20,6 +20,8 @@ class Record:
         chain: Annealing chain.
         index: Place in the order of the round's proposals, from 0; -1 outside the search.
         candidate: What was kept.
+        source: The trial of another study that it was taken from, ``NAME/NUMBER``; empty for
+            an evaluation that was asked for here.
         base: Key of the model it started from.
         energy: What the search minimises; NaN when the evaluation was given up.
         artifact: Key of the stored model, if any.
@@ -33,6 +35,7 @@ class Record:
     round: int
     chain: int = 0
     index: int = -1
+    source: str = ""
     candidate: Candidate
     base: str = ""
     energy: float

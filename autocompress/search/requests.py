@@ -12,6 +12,7 @@ from autocompress.search.budget import measure_excess
 from autocompress.search.counts import measure_densities
 from autocompress.search.ledger import Pending, Request
 from autocompress.search.records import Record
+from autocompress.search.restore import restore_model
 from autocompress.search.rounds import Course, Plan, Round, count_evaluations
 from autocompress.search.site import Site, make_site
 from autocompress.search.spec import Settings
@@ -29,6 +30,10 @@ class Evaluator(Runner, Protocol):
     @property
     def dense_metrics(self) -> Mapping[str, float]:
         """Return the dense model's figures, its ``val_metric`` among them."""
+        ...
+
+    def has(self, key: str) -> bool:
+        """Return whether the model called ``key`` is stored; the dense one, when empty, is."""
         ...
 
     def describe(self, base: str) -> tuple[LayerGraph, Candidate]:
@@ -55,9 +60,13 @@ class Asker:
     sites: dict[int, Site] = field(default_factory=dict)
 
     def open_site(self, current: Round) -> Site:
-        """Return a round's site, its searcher told of all that was decided."""
+        """Return a round's site, its searcher told of all that was decided.
+
+        A base that is gone is made again first.
+        """
         site = self.sites.get(current.number)
         if site is None or site.round != current:
+            self.restore(current.base)
             dense, _ = self.evaluator.describe("")
             base, kept = self.evaluator.describe(current.base)
             site = make_site(self.settings, current, dense, base, kept)
@@ -65,6 +74,10 @@ class Asker:
                 site.searcher.decide(record)
             self.sites[current.number] = site
         return site
+
+    def restore(self, key: str) -> None:
+        """Make a model that the study made again unless it is stored."""
+        restore_model(key, self.book.records, self.evaluator, seed=self.settings.seed)
 
     def list_requests(self, plan: Plan, undecided: Sequence[Pending]) -> list[Request]:
         """Return the evaluations to ask for now.
@@ -95,7 +108,7 @@ class Asker:
         """Return the next proposals of a round: one, or what is missing of a batch."""
         searcher = self.open_site(current).searcher
         known = self.book.list_known(current.number) | {one.key() for one in asked}
-        decided = len(self.book.find(current.number, "fast"))
+        decided = self.book.count_asked(current.number)
         first, last = decided + len(asked), count_evaluations(self.course, current)
         batch = self.settings.search.batch
         last = min(last, (decided // batch + 1) * batch if batch else first + 1)

@@ -7,7 +7,7 @@ from autocompress.jobs import Candidate
 from autocompress.masks.cost import Cost, CostModel
 from autocompress.search.anneal import Schedule
 from autocompress.search.choose_searcher import make_searcher
-from autocompress.search.counts import make_bounds, read_counts
+from autocompress.search.counts import feasibility_table, make_bounds, read_counts
 from autocompress.search.guide import Ground, count_starts, make_start
 from autocompress.search.rounds import Round
 from autocompress.search.searcher import Searcher
@@ -41,7 +41,9 @@ def make_site(
         BudgetError: The round's goal cannot be reached from its base.
     """
     bounds = make_bounds(settings.space, dense, base, kept)
-    limits = settings.budget.limits(count_dense(dense), current.goal)
+    limits = settings.budget.limits(
+        count_dense(dense), current.goal, find_smallest(settings, dense)
+    )
     ground = Ground(bounds, limits, read_counts(bounds, kept), settings.search.prior)
     make_start(ground, 0)
     schedule = Schedule(
@@ -67,3 +69,10 @@ def check_reachable(settings: Settings, graph: LayerGraph) -> None:
 def count_dense(graph: LayerGraph) -> Cost:
     """Return what the dense model costs."""
     return CostModel(graph).count_candidate(FULL)
+
+
+def find_smallest(settings: Settings, dense: LayerGraph) -> Cost | None:
+    """Return the cost of the smallest model where the budget minimises, None elsewhere."""
+    if not settings.budget.minimize:
+        return None
+    return feasibility_table(settings.space, dense)["smallest"]

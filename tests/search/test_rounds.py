@@ -8,6 +8,7 @@ from autocompress.jobs import Candidate
 from autocompress.search.book import Book
 from autocompress.search.records import Record
 from autocompress.search.rounds import Course, Plan, Round, RoundSettings, plan_rounds
+from autocompress.settings import parse_settings
 
 
 def make_course(reduction: float = 8.0, evaluations: int = 2, finalize_top: int = 1) -> Course:
@@ -49,7 +50,7 @@ def play(course: Course, pruned: dict[int, float], scores: float = 1.0) -> list[
 
 
 def list_rounds(plans: list[Plan]) -> list[Round]:
-    return [*plans[-1].passed, plans[-1].round]
+    return list(plans[-1].opened)
 
 
 def test_rounds_of_at_most_the_step_reach_the_budget() -> None:
@@ -104,10 +105,10 @@ def test_a_round_without_any_score_ends_the_search() -> None:
         play(make_course(), {}, scores=math.nan)
 
 
-@pytest.mark.parametrize("wrong", [{"step": 1.0}, {"tolerance": -0.1}])
+@pytest.mark.parametrize("wrong", [{"step": 1.0}, {"tolerance": -0.1}, {"halvings": -1}])
 def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(SettingError, match=r"rounds\."):
-        RoundSettings(**wrong)
+        parse_settings(RoundSettings, wrong)
 
 
 def test_a_model_that_could_not_be_finished_is_wanted_again() -> None:
