@@ -1,0 +1,164 @@
+"""A search of the small graph by a process that may be killed."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
+from typing import Literal
+
+from autocompress.execute.base import Executor
+from autocompress.execute.in_process import InProcess
+from autocompress.execute.settings import ExecuteSettings
+from autocompress.execute.subprocess_pool import SubprocessPool
+from autocompress.jobs import hash_json
+from autocompress.search.budget import Budget
+from autocompress.search.controller import NO_EXTENSION, Extension, Wiring, hold_controller
+from autocompress.search.ledger import Checkpoint, ignore_checkpoint
+from autocompress.search.loop import Controller
+from autocompress.search.progress import SearchProgress
+from autocompress.search.requests import Evaluator
+from autocompress.search.settings import SearchSettings
+from autocompress.search.space import SpaceSettings
+from autocompress.search.spec import Settings
+from autocompress.search.study import open_study
+from autocompress.settings import settings_to_json
+from autocompress.store.run_folder import RunFolder
+from tests.fake_pool import FakePool, Fault, run_smoothly
+from tests.fakes import FakeEvaluator, make_search
+from tests.formula import FormulaRunner
+from tests.laws import compare_memory
+
+VIOLATIONS = "violations.txt"
+PLACE = "place.txt"
+CRASH = 9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """One search.
+
+    Attributes:
+        folder: Where it works.
+        search: How it searches.
+        budget: What the model may cost; the default takes two rounds.
+        space: What may be chosen.
+        workers: Jobs at the same time.
+        pool: Where they run; ``fake`` is the pool of one process.
+        order: Seed of the order in which jobs of the fake pool finish.
+        late: Whether the fake pool tells outcomes twice.
+        fault: What goes wrong in the fake pool.
+        delay_s: Longest time of an evaluation.
+        stop_after_s: See ``ExecuteSettings``.
+        is_watched: Whether memory is compared with a replay at every decision.
+    """
+
+    folder: str
+    search: SearchSettings = field(default_factory=lambda: SearchSettings(evaluations=5))
+    budget: Budget = field(default_factory=lambda: Budget(weights=0.3))
+    space: SpaceSettings = field(default_factory=SpaceSettings)
+    workers: int = 1
+    pool: Literal["in_process", "fake", "subprocess"] = "fake"
+    order: int = 0
+    late: bool = False
+    fault: Callable[[str, int], Fault] = run_smoothly
+    delay_s: float = 0.0
+    stop_after_s: float = 0.0
+    is_watched: bool = True
+
+    @property
+    def settings(self) -> Settings:
+        """Return the settings of the study."""
+        execute = ExecuteSettings(workers=self.workers, stop_after_s=self.stop_after_s)
+        return make_search(
+            self.folder,
+            search=self.search,
+            budget=self.budget,
+            space=self.space,
+            execute=execute,
+        )
+
+    def make_executor(self, _: Evaluator, folder: RunFolder) -> Executor:
+        """Return the executor."""
+        how = settings_to_json(self.settings.evaluate)
+        make_runner = partial(
+            FormulaRunner,
+            root=self.folder,
+            evaluation_hash=hash_json({"dense": FakeEvaluator().dense_key, "evaluate": how}),
+            delay_s=self.delay_s,
+        )
+        if self.pool == "subprocess":
+            return SubprocessPool(make_runner, folder, self.settings.execute)
+        if self.pool == "in_process":
+            return InProcess(make_runner(), folder)
+        return FakePool(
+            make_runner(),
+            folder,
+            slots=self.workers,
+            seed=self.order,
+            late=self.late,
+            fault=self.fault,
+        )
+
+
+def serve(
+    service: Service,
+    checkpoint: Checkpoint = ignore_checkpoint,
+    extension: Extension = NO_EXTENSION,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Search until the end or the stop; what breaks a law is noted in a file of the folder."""
+    held: list[Controller] = []
+
+    def watch(progress: SearchProgress) -> None:
+        if progress.record is not None and service.is_watched:
+            for violation in compare_memory(held[0], study, progress.record):
+                with (Path(service.folder) / VIOLATIONS).open("a") as file:
+                    file.write(f"{violation}\n")
+
+    wiring = Wiring(
+        make_evaluator=FakeEvaluator,
+        make_executor=service.make_executor,
+        watch=watch,
+        checkpoint=checkpoint,
+        clock=clock,
+    )
+    with hold_controller(service.settings, wiring, extension=extension) as controller:
+        study = open_study(service.settings.name, service.settings.storage)
+        held.append(controller)
+        controller.run()
+
+
+def serve_and_crash(service: Service, name: str, occurrence: int) -> None:
+    """Search until checkpoint ``name`` is passed for that time, from 0; then end at once."""
+    passed = 0
+
+    def checkpoint(here: str) -> None:
+        nonlocal passed
+        if here == name and passed == occurrence:
+            os._exit(CRASH)
+        passed += here == name
+
+    serve(service, checkpoint)
+
+
+def serve_and_tell(service: Service) -> None:
+    """Search; a file always holds the name of the last checkpoint."""
+    Path(service.folder).mkdir(parents=True, exist_ok=True)
+    handle = os.open(Path(service.folder) / PLACE, os.O_WRONLY | os.O_CREAT)
+
+    def checkpoint(name: str) -> None:
+        os.pwrite(handle, f"{name:<12}".encode(), 0)
+
+    serve(service, checkpoint)
+
+
+def start(
+    context: ForkServerContext, target: Callable[..., None], *args: object
+) -> ForkServerProcess:
+    """Return a started process."""
+    process = context.Process(target=target, args=args)
+    process.start()
+    return process
