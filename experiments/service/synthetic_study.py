@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ def make_chain(convolutions: int = 20) -> nn.Module:
     """Return a model of 32x32 images with ``2 * convolutions + 1`` densities to choose."""
     widths = [3, *[16 + 8 * (place // 4) for place in range(convolutions)]]
     layers: list[nn.Module] = []
-    for place, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for place, (before, after) in enumerate(pairwise(widths)):
         stride = 2 if place in (convolutions // 4, convolutions // 2) else 1
         layers += [nn.Conv2d(before, after, 3, padding=1, stride=stride), nn.ReLU()]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], 10))
