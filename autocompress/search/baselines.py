@@ -6,6 +6,7 @@ search is EagleEye (arXiv:2007.02491): random densities, batch norms estimated a
 
 import math
 from collections.abc import Callable, Collection
+from functools import partial
 
 import numpy as np
 
@@ -13,26 +14,28 @@ from autocompress.jobs import Candidate
 from autocompress.search.anneal import Purpose, Schedule, draw
 from autocompress.search.counts import FULL, Logits, make_candidate
 from autocompress.search.fill import FILL_LOW, draw_fill, scale_limits
-from autocompress.search.guide import REFILL, Ground, make_start
+from autocompress.search.guide import REFILL, Ground
 from autocompress.search.records import Record
 from autocompress.search.searcher import Decision, Proposal
 
+Attempt = Callable[[int], Candidate]  # Given the number of the attempt, from 0.
+MakePoint = Callable[[int], Attempt]  # Given the index of the proposal, from 0.
+
 ATTEMPTS = 12
 FILTERS_ONLY = 0.3  # Chance that a drawn point keeps all columns of all layers.
-SPLIT_POWER = 2.0  # At 2, the fifth split already is nine to one in odds.
+SPLIT_POWER = 2.0  # Odds of columns over those of filters, at 3/4 of the range: nine to one.
 SPLITS = 5  # Splits between filters and columns that take turns when sizes differ too.
 
 
-class RandomSearch:
-    """Draws every density independently; its only state is the best record."""
+class Blind:
+    """Proposes without a look at what was decided; its only state is the best record."""
 
-    def __init__(self, schedule: Schedule, ground: Ground) -> None:
-        self._schedule = schedule
-        self._ground = ground
+    def __init__(self, make: MakePoint) -> None:
+        self._make = make
         self._best: Record | None = None
 
     @property
-    def state(self) -> object:
+    def state(self) -> Record | None:
         """Return the best record."""
         return self._best
 
@@ -47,78 +50,51 @@ class RandomSearch:
         return None
 
     def propose(self, index: int, known: Collection[str]) -> Proposal:
-        """Return a random point made to fit; see :class:`Searcher`."""
-        rng = draw(self._schedule, index, Purpose.MOVE)
-        ground, settings = self._ground, self._schedule.settings
+        """Return what the round's evaluation ``index`` scores; see :class:`Searcher`."""
+        return Proposal(candidate=find_unknown(self._make(index), known))
+
+    def decide(self, record: Record) -> Decision:
+        """Take up the next decided evaluation; see :class:`Searcher`."""
+        accepted = is_better(record, self._best)
+        self._best = record if accepted else self._best
+        return Decision(accepted=accepted)
+
+
+def search_randomly(schedule: Schedule, ground: Ground) -> Blind:
+    """Return a searcher that draws every density independently, see :func:`draw_logits`."""
+    settings = schedule.settings
+
+    def start_draws(index: int) -> Attempt:
+        rng = draw(schedule, index, Purpose.MOVE)
 
         def draw_candidate(_: int) -> Candidate:
             fill = draw_fill(rng) if settings.resources else 1.0
             logits = draw_logits(ground, settings.step, rng)
             return make_candidate(ground.bounds, logits, scale_limits(ground, fill))
 
-        return Proposal(candidate=find_unknown(draw_candidate, known))
+        return draw_candidate
 
-    def decide(self, record: Record) -> Decision:
-        """Take up the next decided evaluation; see :class:`Searcher`."""
-        accepted = is_better(record, self._best)
-        self._best = record if accepted else self._best
-        return Decision(accepted=accepted)
+    return Blind(start_draws)
 
 
-class UniformSweep:
-    """One density for all filters and one for all columns, at different splits. No seed.
+def sweep_uniformly(schedule: Schedule, ground: Ground) -> Blind:
+    """Return a searcher with one density for all filters and one for all columns. No seed.
 
-    The first point has all densities alike, the next have only filters and (nearly) only
+    Its first point has all densities alike, the next two have only filters and (nearly) only
     columns pruned, all others refine the range in between. With resources as objectives, five
-    splits take turns and the fills are refined.
+    splits take turns and the fills are refined. Instead of a point that is known it takes one
+    from beyond the end of the sweep.
     """
+    settings = schedule.settings
 
-    def __init__(self, schedule: Schedule, ground: Ground) -> None:
-        self._schedule = schedule
-        self._ground = ground
-        self._best: Record | None = None
+    def pick_candidate(index: int, attempt: int) -> Candidate:
+        number = index + attempt * settings.evaluations
+        if settings.resources:
+            fill = FILL_LOW ** spread_point(number, 3)
+            return split_evenly(ground, number % SPLITS, fill)
+        return split_evenly(ground, number, 1.0)
 
-    @property
-    def state(self) -> object:
-        """Return the best record."""
-        return self._best
-
-    @property
-    def best(self) -> Record | None:
-        """Return the record of lowest energy; None before the first success."""
-        return self._best
-
-    @property
-    def accepted_share(self) -> float | None:
-        """Return None: nothing is annealed."""
-        return None
-
-    def propose(self, index: int, known: Collection[str]) -> Proposal:
-        """Return point ``index`` of the sweep, or one beyond its end when that is known."""
-        evaluations = self._schedule.settings.evaluations
-        return Proposal(
-            candidate=find_unknown(
-                lambda attempt: self._make_point(index + attempt * evaluations), known
-            )
-        )
-
-    def decide(self, record: Record) -> Decision:
-        """Take up the next decided evaluation; see :class:`Searcher`."""
-        accepted = is_better(record, self._best)
-        self._best = record if accepted else self._best
-        return Decision(accepted=accepted)
-
-    def _make_point(self, number: int) -> Candidate:
-        if number == 0:
-            return make_start(self._ground, 0)
-        fill, place = 1.0, number
-        if self._schedule.settings.resources:
-            fill, place = FILL_LOW ** spread_point(number, 3), number % SPLITS
-        bounds = self._ground.bounds
-        filters, columns = split_logits(place)
-        graph = bounds.graph
-        logits = Logits(np.full(len(graph.groups), filters), np.full(len(graph.layers), columns))
-        return make_candidate(bounds, logits, scale_limits(self._ground, fill))
+    return Blind(lambda index: partial(pick_candidate, index))
 
 
 def is_better(record: Record, best: Record | None) -> bool:
@@ -128,7 +104,7 @@ def is_better(record: Record, best: Record | None) -> bool:
     return best is None or record.energy < best.energy
 
 
-def find_unknown(make: Callable[[int], Candidate], known: Collection[str]) -> Candidate:
+def find_unknown(make: Attempt, known: Collection[str]) -> Candidate:
     """Return the first candidate that is not known, or the last of ``ATTEMPTS``.
 
     Args:
@@ -159,6 +135,14 @@ def draw_logits(ground: Ground, spread: float, rng: np.random.Generator) -> Logi
     return Logits(filters, np.where(full, FULL, columns))
 
 
+def split_evenly(ground: Ground, place: int, fill: float) -> Candidate:
+    """Return the candidate at a place of the sweep, see :func:`split_logits`."""
+    graph = ground.bounds.graph
+    filters, columns = split_logits(place)
+    logits = Logits(np.full(len(graph.groups), filters), np.full(len(graph.layers), columns))
+    return make_candidate(ground.bounds, logits, scale_limits(ground, fill))
+
+
 def split_logits(place: int) -> tuple[float, float]:
     """Return the logits of all filters and of all columns at a place of the sweep.
 
@@ -169,7 +153,7 @@ def split_logits(place: int) -> tuple[float, float]:
         return 0.0, FULL
     if place == 2:
         return FULL, 0.0
-    part = spread_point(max(1, place - 1), 2)
+    part = spread_point(max(1, place - 1), 2)  # Place 0 is the middle: one half.
     return 0.0, SPLIT_POWER * math.log(part / (1 - part))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from autocompress.search.anneal import Schedule
-from autocompress.search.baselines import RandomSearch, UniformSweep
+from autocompress.search.baselines import search_randomly, sweep_uniformly
 from autocompress.search.guide import Ground
 from autocompress.search.ladder import Annealing
 from autocompress.search.optuna_searchers import Nsga2Search, TpeSearch
@@ -11,10 +11,10 @@ from autocompress.search.searcher import Searcher
 
 SEARCHERS: Mapping[str, Callable[[Schedule, Ground], Searcher]] = {
     "annealing": Annealing,
-    "random": RandomSearch,
+    "random": search_randomly,
     "tpe": TpeSearch,
     "nsga2": Nsga2Search,
-    "uniform": UniformSweep,
+    "uniform": sweep_uniformly,
 }
 
 

@@ -22,7 +22,7 @@ from autocompress.search.records import Record
 from autocompress.search.searcher import Decision, Proposal
 
 RECENT = 200  # What TPE is shown: these, and the best of all earlier ones. Its model of good
-ELITE = 100  # points has 25 at most, so it is the same as that of the whole history.
+ELITE = 50  # points has 25 at most, so it is the same as that of the whole history.
 FEWEST, MOST = 8, 50  # Population of NSGA-II; 50 is Optuna's own.
 
 # Where Optuna's genetic samplers keep the generation of a trial: it has no public name, and

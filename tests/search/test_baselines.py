@@ -7,11 +7,11 @@ from autocompress.search.anneal import Schedule
 from autocompress.search.baselines import (
     ATTEMPTS,
     FILTERS_ONLY,
-    RandomSearch,
-    UniformSweep,
     find_unknown,
+    search_randomly,
     split_logits,
     spread_point,
+    sweep_uniformly,
 )
 from autocompress.search.budget import Budget
 from autocompress.search.counts import make_bounds, read_counts
@@ -49,14 +49,14 @@ def measure_shares(ground: Ground, candidate: Candidate) -> tuple[list[float], l
 def test_the_sweep_begins_with_all_densities_alike() -> None:
     ground = make_ground()
 
-    first = UniformSweep(make_schedule(), ground).propose(0, set())
+    first = sweep_uniformly(make_schedule(), ground).propose(0, set())
 
     assert first.candidate == make_start(ground, 0)
 
 
 def test_the_sweep_reaches_both_ends() -> None:
     ground = make_ground()
-    sweep = UniformSweep(make_schedule(), ground)
+    sweep = sweep_uniformly(make_schedule(), ground)
 
     filters_only = measure_shares(ground, sweep.propose(1, set()).candidate)
     columns_only = measure_shares(ground, sweep.propose(2, set()).candidate)
@@ -71,7 +71,7 @@ def test_the_sweep_reaches_both_ends() -> None:
 def test_all_filters_have_one_density_and_all_columns_another(index: int) -> None:
     ground = make_ground()
 
-    candidate = UniformSweep(make_schedule(), ground).propose(index, set()).candidate
+    candidate = sweep_uniformly(make_schedule(), ground).propose(index, set()).candidate
 
     # Rounding: half a filter of 16; and one more filter where the budget has room for it.
     for shares in measure_shares(ground, candidate):
@@ -97,7 +97,7 @@ def test_splits_refine_the_range_on_both_sides() -> None:
 def test_a_sweep_over_sizes_takes_turns_at_the_splits() -> None:
     ground = make_ground(0.5)
     settings = SearchSettings(objectives=("energy", "weights"))
-    sweep = UniformSweep(make_schedule(settings), ground)
+    sweep = sweep_uniformly(make_schedule(settings), ground)
 
     shares = [measure_shares(ground, sweep.propose(index, set()).candidate) for index in range(30)]
     filters_only = [max(filters) for filters, columns in shares if min(columns) == 1]
@@ -108,7 +108,7 @@ def test_a_sweep_over_sizes_takes_turns_at_the_splits() -> None:
 
 def test_a_random_point_often_has_all_columns_and_often_not() -> None:
     ground = make_ground()
-    search = RandomSearch(make_schedule(), ground)
+    search = search_randomly(make_schedule(), ground)
 
     candidates = [search.propose(index, set()).candidate for index in range(200)]
     full = np.mean([min(measure_shares(ground, one)[1]) == 1 for one in candidates])
