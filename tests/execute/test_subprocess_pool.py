@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +45,12 @@ pool.wait()
 def open_pool(tmp_path: Path) -> Iterator[Callable[..., SubprocessPool]]:
     opened: list[SubprocessPool] = []
 
-    def open_one(act: str = "calm", **changes: Any) -> SubprocessPool:
+    def open_one(
+        act: str = "calm", clock: Callable[[], float] = time.monotonic, **changes: Any
+    ) -> SubprocessPool:
         settings = ExecuteSettings(executor="subprocess", **changes)
         factory = PerformerFactory(str(tmp_path), act)
-        opened.append(SubprocessPool(factory, RunFolder(tmp_path), settings))
+        opened.append(SubprocessPool(factory, RunFolder(tmp_path), settings, clock))
         return opened[-1]
 
     yield open_one
@@ -57,6 +61,13 @@ def open_pool(tmp_path: Path) -> Iterator[Callable[..., SubprocessPool]]:
 def run(pool: SubprocessPool, base: str = "calm", key: str = "key") -> Outcome:
     pool.submit(key, make_job(base))
     return pool.wait()[1]
+
+
+def meet(pool: SubprocessPool) -> list[Outcome]:
+    """Run two jobs that wait for each other; afterwards two workers are ready."""
+    for seed in range(2):
+        pool.submit(f"meet{seed}", make_job("meet", seed))
+    return [pool.wait()[1] for _ in range(2)]
 
 
 Open = Callable[..., SubprocessPool]
@@ -73,9 +84,7 @@ def test_no_process_starts_before_its_first_job(open_pool: Open) -> None:
 def test_two_jobs_run_at_the_same_time(open_pool: Open) -> None:
     pool = open_pool(workers=2)
 
-    for seed in range(2):
-        pool.submit(f"key{seed}", make_job("meet", seed))
-    outcomes = [pool.wait()[1] for _ in range(2)]
+    outcomes = meet(pool)
 
     assert [outcome.error for outcome in outcomes] == ["", ""]
     assert {outcome.metrics["pid"] for outcome in outcomes} == set(pool.pids)
@@ -92,9 +101,7 @@ def test_two_jobs_run_at_the_same_time(open_pool: Open) -> None:
 )
 def test_a_crash_replaces_one_worker(open_pool: Open, base: str, error: str) -> None:
     pool = open_pool(workers=2)
-    pool.submit("meet0", make_job("meet", 0))
-    pool.submit("meet1", make_job("meet", 1))
-    pool.wait(), pool.wait()
+    meet(pool)
     before = set(pool.pids)
 
     crashed = run(pool, base)
@@ -164,27 +171,49 @@ def test_a_worker_that_has_grown_is_replaced(
 def test_a_hang_is_ended_by_its_limit_and_never_heard_of_again(
     open_pool: Open, tmp_path: Path
 ) -> None:
-    pool = open_pool(timeout_s=0.1)
+    pool = open_pool(clock=lambda: 100.0 * (tmp_path / "hangs").exists(), timeout_s=10)
+    run(pool)
 
-    first, second = run(pool, "hang_once"), run(pool, "hang_once")
+    first, second = run(pool, "hang_once", "other"), run(pool, "hang_once", "other")
 
-    assert first.error == "the evaluation took longer than execute.timeout_s = 0.1 seconds"
-    assert first.metrics["seconds"] >= 0.1
+    assert first.error == "the evaluation took longer than execute.timeout_s = 10 seconds"
+    assert first.metrics["seconds"] == 100
     assert (second.energy, second.error) == (0.1, "")
-    assert read_runs(tmp_path) == ["hang_once"] * 2
+    assert read_runs(tmp_path) == ["calm", "hang_once", "hang_once"]
     with pytest.raises(IndexError):
         pool.wait()
 
 
 def test_a_hang_ends_no_other_job(open_pool: Open) -> None:
-    pool = open_pool(workers=2, timeout_s=0.3)
+    now = [0.0]
+    pool = open_pool(clock=lambda: now[0], workers=2, timeout_s=10)
+    meet(pool)
     pool.submit("hang", make_job("hang"))
 
     calm = [run(pool, key=f"key{place}") for place in range(3)]
+    now[0] = 100.0
     key, outcome = pool.wait()
 
-    assert len({one.metrics["pid"] for one in calm}) == 1
+    assert [one.metrics["pid"] for one in calm] == pool.pids * 3
     assert (key, outcome.failed) == ("hang", True)
+
+
+def test_stages_have_limits_of_their_own(open_pool: Open) -> None:
+    now = [0.0]
+    pool = open_pool(clock=lambda: now[0], workers=2, timeout_s=10, model_timeout_s=1000)
+    meet(pool)
+
+    pool.submit("fast", make_job("hang"))
+    pool.submit("full", replace(make_job("hang"), stage="full"))
+    now[0] = 999.0
+    fast = pool.wait()
+    now[0] = 1000.0
+    full = pool.wait()
+
+    assert (fast[0], full[0]) == ("fast", "full")
+    assert full[1].error == (
+        "the evaluation took longer than execute.model_timeout_s = 1000 seconds"
+    )
 
 
 def test_a_worker_that_never_gets_ready_is_ended(
