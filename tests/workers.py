@@ -136,6 +136,11 @@ def _store_and_die(root: Path, job: Job) -> Outcome:
     return _kill(root, job)
 
 
+def _spoil_and_die(root: Path, job: Job) -> Outcome:
+    (root / "results" / f"{job.base.partition(':')[2]}.json").mkdir(parents=True)
+    return _kill(root, job)
+
+
 def _meet(root: Path, job: Job) -> Outcome:
     """Wait until the job of the other seed below 2 has begun too."""
     (root / f"met{job.seed}").touch()
@@ -180,6 +185,7 @@ ACTS: dict[str, Callable[[Path, Job], Outcome]] = {
     "hang_once": _hang_once,
     "die_once": _die_once,
     "store_and_die": _store_and_die,
+    "spoil_and_die": _spoil_and_die,
     "meet": _meet,
     "report_threads": _report_threads,
     "load_torch": _load_torch,

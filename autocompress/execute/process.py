@@ -66,7 +66,7 @@ class WorkerProcess:
         """Return the next reply; None when the worker is gone and there is none."""
         try:
             reply = Reply.from_bytes(self.connection.recv_bytes())
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):  # OSError: it died in the middle of a reply.
             return None
         self.ready = True
         return reply

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import connection
 
+from autocompress.errors import ArtifactError
 from autocompress.execute.base import Runner, make_failure, read_outcome
 from autocompress.execute.process import WorkerProcess
 from autocompress.execute.settings import ExecuteSettings
@@ -211,7 +212,10 @@ class SubprocessPool:
         """End a worker that gives no answer; a result that it has stored counts all the same."""
         worker = self._end_worker(slot, CLOSE_S if not error else 0.0)
         failure = make_failure(error or worker.describe_end(), self._clock() - run.begun_s)
-        self._settle(slot, run, read_outcome(self._folder, run.key) or failure)
+        try:
+            self._settle(slot, run, read_outcome(self._folder, run.key) or failure)
+        except ArtifactError as damage:
+            self._settle(slot, run, damage)
 
     def _settle(self, slot: Slot, run: Run, result: Outcome | Exception) -> None:
         self._done.append((run.key, result))

@@ -20,7 +20,9 @@ from tests.watched import watch_evaluations
 def make_factory(model: str, data: str, run_dir: str) -> EvaluatorFactory:
     """Return an evaluator that trains little: it is its memory that counts."""
     train = TrainSettings(epochs=1, batch_size=64)
-    chosen = DataSettings(name="mnist", root=data, train_limit=2048) if data else DataSettings()
+    chosen = DataSettings()
+    if data:
+        chosen = DataSettings(name="mnist", root=data, validation=0.02, train_limit=256)
     task = TaskSettings(data=chosen, model=ModelSettings(name=model), train=train, device="cpu")
     evaluate = EvaluateSettings(fast=FastSettings(prune=train, retrain=train))
     return EvaluatorFactory(task=task, evaluate=evaluate, run_dir=run_dir)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from autocompress.errors import SettingError
+from autocompress.errors import ArtifactError, SettingError
 from autocompress.execute.settings import ExecuteSettings
 from autocompress.execute.subprocess_pool import SubprocessPool
 from autocompress.jobs import Outcome
@@ -234,6 +234,15 @@ def test_a_result_on_the_disk_outlives_its_worker(open_pool: Open) -> None:
     outcome = run(pool, "store_and_die:stored", "stored")
 
     assert (outcome.energy, outcome.error) == (0.1, "")
+
+
+def test_a_result_that_cannot_be_read_after_a_crash_is_raised(open_pool: Open) -> None:
+    pool = open_pool()
+
+    with pytest.raises(ArtifactError, match=r"spoilt\.json: cannot be read"):
+        run(pool, "spoil_and_die:spoilt", "spoilt")
+
+    assert run(pool, key="next").error == ""
 
 
 def test_a_runner_that_cannot_be_made_fails_the_job(open_pool: Open) -> None:
