@@ -18,14 +18,16 @@ from autocompress.execute.base import Executor
 from autocompress.jobs import Job, Outcome
 from autocompress.search.book import Book
 from autocompress.search.budget import measure_excess
-from autocompress.search.forecast import count_left, estimate_seconds, make_course
+from autocompress.search.forecast import count_left, estimate_seconds
 from autocompress.search.ledger import Ledger, Pending, Request, Verdict
 from autocompress.search.progress import Phase, SearchProgress, Watch
 from autocompress.search.records import Record
 from autocompress.search.requests import Asker, Evaluator
 from autocompress.search.rounds import Plan, Round, plan_rounds
 from autocompress.search.site import Site, check_reachable
+from autocompress.search.source import settle_course
 from autocompress.search.spec import Settings
+from autocompress.search.warm import Stock
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +43,7 @@ class Desk:
         evaluator: Knows the models.
         executor: Runs the jobs.
         watch: Told of every step.
+        stock: What may be taken from another study.
         clock: Seconds; only their differences count.
     """
 
@@ -48,6 +51,7 @@ class Desk:
     evaluator: Evaluator
     executor: Executor
     watch: Watch
+    stock: Stock | None = None
     clock: Callable[[], float] = time.monotonic
 
 
@@ -90,8 +94,7 @@ class Controller:
                 "run_dir": settings.run_dir,
             }
         )
-        attrs = self._ledger.study.user_attrs
-        self._course = make_course(settings, graph, attrs)
+        self._course = settle_course(settings, graph, self._ledger, desk.stock, desk.evaluator.has)
         self._flying: dict[str, list[Pending]] = {}  # Submitted, by key of the result.
         self._finished: list[Finished] = []
         self._begun = desk.clock()
@@ -160,6 +163,7 @@ class Controller:
             course=self._course,
             evaluator=self._desk.evaluator,
             book=self.book,
+            stock=self._desk.stock,
         )
 
     def _recover(self) -> None:
@@ -181,22 +185,31 @@ class Controller:
     def _drive(self, list_requests: Callable[[], Sequence[Request]]) -> None:
         """Evaluate what waits and what is asked for until there is nothing more."""
         try:
-            if self.settings.search.batch:
-                self._ask(list_requests)  # A stop may have left half a batch.
+            self._complete_batch()
             while True:
                 self._fill(list_requests)
                 if not self._flying:
                     break
                 key, outcome = self._desk.executor.wait()
                 self._ledger.checkpoint("evaluated")
-                for pending in self._flying.pop(key, []):
-                    self._finish(pending, outcome)
+                for place, pending in enumerate(self._flying.pop(key, [])):
+                    self._finish(pending, outcome, cached=place > 0)
                 self._decide_ready()
+            self._put_back("the time was over before its turn to be decided")
         except (KeyboardInterrupt, AutoCompressError):
             self._withdraw()
             raise
         finally:
             self._desk.executor.close()
+
+    def _complete_batch(self) -> None:
+        """Ask for what a stop in the middle of asking for a batch has left out.
+
+        Later would be too late: the others of the batch would be decided on before.
+        """
+        waiting = self._ledger.find_waiting()
+        if self.settings.search.batch and any(one.job.stage == "fast" for one in waiting):
+            self._ask(lambda: self._asker.list_requests(self.plan(), self._list_undecided()))
 
     def _ask(self, list_requests: Callable[[], Sequence[Request]]) -> bool:
         """Queue what there is to ask for; return whether that was anything."""
@@ -215,9 +228,8 @@ class Controller:
                 break
 
     def _start(self, pending: Pending) -> None:
-        known = self.book.find_result(pending.key)
-        if known is not None:
-            outcome = Outcome(energy=known.energy, metrics=known.metrics, artifact=known.artifact)
+        outcome = self._find_known(pending.key)
+        if outcome is not None:
             self._finish(pending, outcome, cached=True)
             self._decide_ready()
         elif pending.key in self._flying:
@@ -227,6 +239,14 @@ class Controller:
             self._desk.executor.submit(pending.key, pending.job)
             stage = pending.job.stage
             self._tell("search" if stage == "fast" else stage)
+
+    def _find_known(self, key: str) -> Outcome | None:
+        """Return what this study, its run folder or its source says of a job."""
+        desk = self._desk
+        known = self.book.find_result(key) or desk.executor.find(key)
+        if known is None and desk.stock is not None:
+            known = desk.stock.find(key, desk.evaluator.has)
+        return known
 
     def _finish(self, pending: Pending, outcome: Outcome, *, cached: bool = False) -> None:
         """Keep ``outcome`` until its turn, or queue another attempt when it failed."""
@@ -251,7 +271,7 @@ class Controller:
         pending, outcome = finished.pending, finished.outcome
         job = pending.job
         site = self.open_site(self.plan().find_round(job.round))
-        metrics = dict(outcome.metrics)
+        metrics = {name: one for name, one in outcome.metrics.items() if math.isfinite(one)}
         if not outcome.failed:
             costs = asdict(site.ground.bounds.model.count_candidate(job.candidate))
             metrics = {name: float(cost) for name, cost in costs.items()} | metrics
@@ -290,12 +310,15 @@ class Controller:
         self._stop_hopeless(record, outcome)
 
     def _measure_excess(self, record: Record, site: Site) -> dict[str, float]:
-        """Return by how much a decided evaluation is beyond each limit: at most 0 within it."""
-        if not _has_excess(record):
+        """Return by how much a model is beyond each limit: at most 0 within it.
+
+        The constraints of candidates are set before they are evaluated.
+        """
+        if record.stage == "fast" or not math.isfinite(record.energy):
             return {}
         excess = measure_excess(record.metrics, site.ground.limits)
         worst = self._course.worst_energy
-        if record.stage != "fast" and worst is not None:
+        if worst is not None:
             excess["worst_metric"] = record.energy - worst
         return excess
 
@@ -330,12 +353,16 @@ class Controller:
     def _withdraw(self) -> None:
         """Queue again what runs, so that the next process begins with it."""
         self._desk.executor.close()
+        self._put_back("interrupted")
+        self._tell("stopped")
+
+    def _put_back(self, why: str) -> None:
+        """Queue again what runs and what has finished but is not decided."""
         flying = [pending for group in self._flying.values() for pending in group]
         for pending in [*flying, *(one.pending for one in self._finished)]:
-            self._ledger.requeue(pending, "interrupted")
+            self._ledger.requeue(pending, why)
         self._flying.clear()
         self._finished.clear()
-        self._tell("stopped")
 
     def _is_late(self) -> bool:
         limit = self.settings.execute.stop_after_s
@@ -371,8 +398,3 @@ def _check_dense(study: Study, key: str) -> None:
     if stored != key:
         what = "task (its data, checkpoint, or the file of your own functions)"
         raise SpecMismatchError(study.study_name, {what: (stored[:12], key[:12])})
-
-
-def _has_excess(record: Record) -> bool:
-    """Return whether constraints follow from the outcome; those of candidates are set before."""
-    return record.stage != "fast" and math.isfinite(record.energy)
