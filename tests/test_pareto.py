@@ -89,10 +89,10 @@ def test_ten_thousand_points_take_less_than_100_ms(objectives: int, *, all_on_fr
     times_s = []
 
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         front = find_front(costs)
-        times_s.append(time.perf_counter() - start)
+        times_s.append(time.process_time() - start)
 
-    # The best of three: other processes share this machine's cores.
+    # CPU seconds: other processes share this machine's cores.
     assert min(times_s) < 0.1
     assert front.all() == all_on_front

@@ -142,12 +142,12 @@ def test_ten_thousand_trials_would_take_less_than_two_seconds() -> None:
     study = make_study(0, finished=0)
     study.add_trials([row] * trials)
     study.get_trials(deepcopy=False)
-    start = time.perf_counter()
+    start = time.process_time()
 
     frame = trials_frame(study)
     front = find_best(frame)
 
-    assert time.perf_counter() - start < 2.0 * trials / 10_000
+    assert time.process_time() - start < 2.0 * trials / 10_000
     assert (len(frame), len(front)) == (trials, 1)
 
 

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -48,6 +49,25 @@ def test_a_report_of_little_is_a_report(trials: int, finished: int) -> None:
     page = make_page(make_content(trials, finished))
 
     assert page.endswith("</html>\n")
+
+
+def test_other_studies_are_compared_with_the_first() -> None:
+    alone = make_content()
+    others = {"second": trials_frame(make_study(20)), "empty": trials_frame(make_study(0))}
+
+    page = make_page(replace(alone, others=others))
+
+    assert "studies</h2>" not in make_page(alone)
+    assert "<h2>3 studies</h2>" in page
+    assert "<td>second</td><td>0.9830</td><td>0.9850</td><td>8,000</td>" in page
+
+
+def test_a_report_says_which_layers_matter_and_how_far_to_believe_it() -> None:
+    few, many = make_page(make_content(5)), make_page(make_content(40))
+
+    assert "Too few different evaluations yet" in few
+    assert "<td>columns/conv2</td>" in many
+    assert "of stretches left out" in many
 
 
 def test_names_cannot_add_tags() -> None:
