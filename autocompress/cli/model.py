@@ -10,7 +10,9 @@ from autocompress.cli.screen import print_pairs
 
 
 def evaluate(
-    artifact: Annotated[Path, typer.Argument(help="Folder of a finished model.")],
+    artifact: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder of a finished model.")
+    ],
     data: Annotated[
         str, typer.Option("--data", help="Folder or .npz file of the data; digits need none.")
     ] = "",

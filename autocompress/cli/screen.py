@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
+PIPED_WIDTH = 160
+
 
 def open_console(*, stderr: bool = False) -> Console:
     """Return a console for the present standard output or error."""
@@ -27,5 +29,6 @@ def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) 
     for row in rows:
         table.add_row(*row)
     console = open_console()
-    # Piped into a file, a table keeps its columns whole.
-    console.print(table, width=None if console.is_terminal else 160)
+    if not console.is_terminal:
+        console.width = PIPED_WIDTH  # Into a file, a table keeps its columns whole.
+    console.print(table)

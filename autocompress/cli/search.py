@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from autocompress.cli.study import Storage, Study
 from autocompress.errors import SettingError
 
 SettingsFile = Annotated[Path, typer.Argument(metavar="SETTINGS", help="Settings file, TOML.")]
 Override = Annotated[
-    list[str] | None, typer.Option("--set", help="Change a setting: search.evaluations=40.")
+    list[str] | None,
+    typer.Option("--set", help="Change a setting: search.evaluations=40; may be repeated."),
 ]
 
 Workers = Annotated[
@@ -81,11 +83,11 @@ def search(
 
 
 def resume(
-    study: Annotated[str, typer.Argument(help="Name of the study.")],
-    storage: Annotated[
-        str, typer.Option("--storage", help="URL of the study; runs/NAME/study.db if empty.")
-    ] = "",
-    workers: Workers = 0,
+    study: Study,
+    storage: Storage = "",
+    workers: Annotated[
+        int, typer.Option("--workers", help="Evaluations at the same time; one if 0.")
+    ] = 0,
     stop_after: StopAfter = 0.0,
     log: Log = "",
 ) -> None:
@@ -103,10 +105,8 @@ def resume(
 
 
 def finalize(
-    study: Annotated[str, typer.Argument(help="Name of a study, or its settings file.")],
-    storage: Annotated[
-        str, typer.Option("--storage", help="URL of the study; runs/NAME/study.db if empty.")
-    ] = "",
+    study: Study,
+    storage: Storage = "",
     trial: Annotated[
         list[int] | None, typer.Option("--trial", help="Number of a trial; may be repeated.")
     ] = None,

@@ -8,12 +8,18 @@ import typer
 from autocompress.cli.screen import open_console, print_pairs
 from autocompress.errors import SettingError
 
-Study = Annotated[str, typer.Argument(help="Name of a study, or the settings file it began with.")]
+Study = Annotated[
+    str,
+    typer.Argument(metavar="STUDY", help="Name of a study, or the settings file it began with."),
+]
 Studies = Annotated[
-    list[str], typer.Argument(help="Names of studies, such as of other seeds, or settings files.")
+    list[str],
+    typer.Argument(
+        metavar="STUDY", help="Names of studies, such as of other seeds, or settings files."
+    ),
 ]
 Storage = Annotated[
-    str, typer.Option("--storage", help="URL of the study, such as sqlite:///runs/NAME/study.db.")
+    str, typer.Option("--storage", help="URL of the study; sqlite:///runs/NAME/study.db if empty.")
 ]
 Stage = Annotated[
     str, typer.Option("--stage", help="Only these trials: fast, round or full; empty for all.")

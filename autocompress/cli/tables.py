@@ -85,7 +85,7 @@ def list_fronts(
 
 def print_sensitivity(name: str, rows: pd.DataFrame) -> None:
     """Print what :func:`autocompress.report.sensitivity.sensitivity_frame` found."""
-    head = ("density", "energy by halving it", "rank correlation", "lowest seen", "highest seen")
+    head = ("density", "energy if halved", "rank correlation", "lowest", "highest")
     cells = [
         (
             str(row["density"]),

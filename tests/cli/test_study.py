@@ -156,7 +156,7 @@ def test_sensitivity_lists_every_density(commands: Commands, storage: str, tmp_p
         "sensitivity", "synthetic", "--storage", storage, "--csv", f"{tmp_path}/s.csv"
     )
 
-    assert "energy by halving it" in shown.out
+    assert "energy if halved" in shown.out
     assert set(pd.read_csv(tmp_path / "s.csv")["density"]) == {
         f"{kind}/conv{place}" for kind in ("filters", "columns") for place in (1, 2, 3)
     }
