@@ -24,6 +24,7 @@ from autocompress.search.controller import finalize_trial, run_search
 from autocompress.search.progress import SearchProgress, Watch
 from autocompress.search.space import write_space
 from autocompress.search.spec import Settings, make_spec, resolve_settings
+from autocompress.settings import flatten_settings
 from autocompress.store.run_folder import RunFolder
 
 INTERRUPTED = 130
@@ -101,7 +102,9 @@ def log_figures(settings: Settings, sinks: str) -> AbstractContextManager[Watch]
     places = resolve_settings(settings)
     names = tuple(name.strip() for name in sinks.split(",") if name.strip())
     chosen = make_sink_settings(names, str(Path(places.run_dir) / "logs"))
-    return open_sinks(chosen, places.name, make_spec(places))
+    spec = flatten_settings(make_spec(places))
+    del spec["search.chains"]  # Settled by the first start: a resumed search has the same run.
+    return open_sinks(chosen, places.name, spec)
 
 
 def _tell(watches: Sequence[Watch], now: SearchProgress) -> None:
