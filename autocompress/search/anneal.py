@@ -69,6 +69,7 @@ class Ladder:
         moves: Annealing moves decided.
         accepted: Annealing moves accepted.
         swaps: Times that two chains changed places.
+        imported: Evaluations taken over from another study; they cool nothing.
         moved: Whether the last decision moved its chain.
     """
 
@@ -79,11 +80,14 @@ class Ladder:
     moves: int = 0
     accepted: int = 0
     swaps: int = 0
+    imported: int = 0
     moved: bool = False
 
 
 def decide(schedule: Schedule, ladder: Ladder, record: Record) -> Ladder:
     """Return where the chains stand after ``record``."""
+    if record.source:
+        return replace(_judge(schedule, ladder, record), imported=ladder.imported + 1)
     decided = replace(_judge(schedule, ladder, record), decided=ladder.decided + 1)
     return _swap(schedule, decided) if ladder.decided >= schedule.warm_up else decided
 

@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from autocompress.jobs import Stage
+from autocompress.jobs import Outcome, Stage
 from autocompress.search.records import Record
 
 
@@ -56,9 +56,12 @@ class Book:
         """Return the keys of the candidates scored in round ``number``."""
         return self._known[number]
 
-    def find_result(self, key: str) -> Record | None:
-        """Return the first successful decision on the result called ``key``."""
-        return self._results.get(key)
+    def find_result(self, key: str) -> Outcome | None:
+        """Return the outcome of the first successful decision on the result called ``key``."""
+        known = self._results.get(key)
+        if known is None:
+            return None
+        return Outcome(energy=known.energy, metrics=known.metrics, artifact=known.artifact)
 
     def measure_seconds(self, stage: Stage) -> float | None:
         """Return the mean time of an evaluation; None when none was timed."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from autocompress.errors import StudyError
 from autocompress.evaluate.evaluator import Evaluator as TaskEvaluator
 from autocompress.evaluate.factory import EvaluatorFactory
-from autocompress.evaluate.task import open_task
+from autocompress.evaluate.task import key_dense, open_task
 from autocompress.execute.base import Executor
 from autocompress.execute.choose import open_executor
 from autocompress.execute.in_process import InProcess
@@ -20,11 +20,13 @@ from autocompress.search.ledger import Checkpoint, Ledger, ignore_checkpoint
 from autocompress.search.loop import Controller, Desk
 from autocompress.search.progress import SearchProgress, Watch, ignore_progress
 from autocompress.search.records import Record
-from autocompress.search.requests import Evaluator
+from autocompress.search.requests import Evaluator, hash_evaluation
 from autocompress.search.settings import MOST_CHAINS
 from autocompress.search.site import check_reachable
+from autocompress.search.source import find_source, settle_source
 from autocompress.search.spec import Settings, make_spec, resolve_settings
 from autocompress.search.study import hold_study, open_study, read_spec
+from autocompress.search.warm import Source, fetch_object
 from autocompress.store.run_folder import RunFolder
 
 
@@ -101,12 +103,21 @@ class Wiring:
 
 
 def run_search(
-    settings: Settings, *, extension: Extension = NO_EXTENSION, progress: Watch = ignore_progress
+    settings: Settings,
+    *,
+    source: str = "",
+    extension: Extension = NO_EXTENSION,
+    progress: Watch = ignore_progress,
 ) -> SearchResult:
     """Search, or go on with a search that was stopped; a finished one evaluates nothing.
 
     Args:
         settings: The study; the same settings go on with the same study.
+        source: A study to start from, which has the same task and evaluations: ``NAME`` in the
+            same storage or in ``runs/NAME``, or ``URL#NAME``. What it evaluated is not evaluated
+            again; its best candidates within the new limits come first, and a model of one of
+            its rounds takes the dense one's place if that saves rounds. Its seed, budget, space
+            and search settings may be others.
         extension: What to do beyond what the study was begun for.
         progress: Called before each evaluation, after each decision and at the end.
 
@@ -117,7 +128,9 @@ def run_search(
         StudyBusyError: Another process holds the study.
         KeyboardInterrupt: Someone stopped it; call again to go on.
     """
-    with open_controller(settings, extension=extension, progress=progress) as controller:
+    with open_controller(
+        settings, source=source, extension=extension, progress=progress
+    ) as controller:
         before = len(controller.records)
         plan = controller.run()
         records = tuple(controller.records)
@@ -150,15 +163,22 @@ def finalize_trial(
 
 @contextmanager
 def open_controller(
-    settings: Settings, *, extension: Extension = NO_EXTENSION, progress: Watch = ignore_progress
+    settings: Settings,
+    *,
+    source: str = "",
+    extension: Extension = NO_EXTENSION,
+    progress: Watch = ignore_progress,
 ) -> Iterator[Controller]:
     """Give the controller of a study; the dense model is trained first when there is none."""
     settings = settle_chains(resolve_settings(settings))
+    found = find_source(source, settings) if source else None
     task = open_task(settings.task)
     check_reachable(settings, trace_graph(task.make_model().eval(), task.example()))
     folder = RunFolder(Path(settings.run_dir))
 
     def make_evaluator() -> Evaluator:
+        if found is not None:
+            fetch_object(key_dense(settings.task), RunFolder(Path(found.run_dir)), folder)
         progress(SearchProgress(phase="dense"))
         return TaskEvaluator(task, settings.evaluate, folder)
 
@@ -169,19 +189,24 @@ def open_controller(
         return open_executor(settings.execute, evaluator, factory, folder)
 
     wiring = Wiring(make_evaluator=make_evaluator, make_executor=make_executor, watch=progress)
-    with hold_controller(settings, wiring, extension=extension) as controller:
+    with hold_controller(settings, wiring, source=found, extension=extension) as controller:
         yield controller
 
 
 @contextmanager
 def hold_controller(
-    settings: Settings, wiring: Wiring, *, extension: Extension = NO_EXTENSION
+    settings: Settings,
+    wiring: Wiring,
+    *,
+    source: Source | None = None,
+    extension: Extension = NO_EXTENSION,
 ) -> Iterator[Controller]:
     """Give the controller of a study while no other process writes to it.
 
     Args:
         settings: Resolved settings.
         wiring: What it works with.
+        source: The study that a new one starts from.
         extension: What to do beyond what the study was begun for.
     """
     run_dir = Path(settings.run_dir)
@@ -189,13 +214,17 @@ def hold_controller(
     spec = make_spec(settings)
     with hold_study(settings.name, settings.storage, spec, run_dir, objectives) as study:
         evaluator = wiring.make_evaluator()
+        folder = RunFolder(run_dir)
+        evaluation = hash_evaluation(settings, evaluator)
+        stock = settle_source(study, source, folder, settings, evaluation)
         ledger = Ledger(study, settings.search.attempts, wiring.checkpoint)
         ledger.extend(extension.evaluations, extension.finalize_top)
         desk = Desk(
             ledger=ledger,
             evaluator=evaluator,
-            executor=wiring.make_executor(evaluator, RunFolder(run_dir)),
+            executor=wiring.make_executor(evaluator, folder),
             watch=wiring.watch,
+            stock=stock,
             clock=wiring.clock,
         )
         yield Controller(settings, desk)

@@ -88,6 +88,7 @@ def make_course(settings: Settings, graph: LayerGraph, attrs: Mapping[str, Any])
         attrs: What the study says beside its settings.
     """
     dense, budget = count_dense(graph), settings.budget
+    start = attrs.get("start", {})
     smallest = find_smallest(settings, graph)
     return Course(
         settings=settings.rounds,
@@ -98,6 +99,8 @@ def make_course(settings: Settings, graph: LayerGraph, attrs: Mapping[str, Any])
         dense_energy=float(attrs.get("dense_energy", 0.0)),
         worst_energy=find_worst_energy(settings),
         enough=budget.measure_enough(dense, smallest) if smallest else 0.0,
+        base=str(start.get("base", "")),
+        start=float(start.get("progress", 0.0)),
     )
 
 

@@ -54,7 +54,7 @@ class Annealing:
         chain = pick_chain(self.schedule, index)
         current = find_current(self._ladder, chain)
         parent = current.number if current else -1
-        if index < self.schedule.starts:
+        if index < self.schedule.starts and not self._ladder.imported:
             start = make_start(self.ground, index)
             if start.key() not in known:
                 return Proposal(candidate=start, chain=chain, parent=parent)

@@ -37,6 +37,7 @@ class Request:
         index: Place in the order of the round's proposals; -1 outside the search.
         parent: Trial whose candidate was moved; -1 without any.
         after: Decisions known when it was proposed.
+        source: The trial of another study that it repeats, ``NAME/NUMBER``, if it does.
         densities: ``filters/GROUP`` and ``columns/LAYER`` relative to the dense model.
         excess: ``cost / limit - 1`` by resource, where it is known beforehand.
     """
@@ -47,6 +48,7 @@ class Request:
     index: int = -1
     parent: int = -1
     after: int = 0
+    source: str = ""
     densities: Mapping[str, float]
     excess: Mapping[str, float]
 
@@ -189,6 +191,8 @@ class Ledger:
             "losses": 0,
             "origin": ORIGINAL,
         }
+        if request.source:
+            attrs["source"] = request.source
         self._add(request.densities, attrs, request.excess)
         self.checkpoint("created")
 
@@ -271,7 +275,8 @@ class Ledger:
         self.checkpoint("excused")
         attrs = pending.attrs
         if not self._was_requeued(pending):
-            kept = {name: attrs[name] for name in (*COPIED, "attempt", "losses")}
+            copied = (*COPIED, "attempt", "losses", "source")
+            kept = {name: attrs[name] for name in copied if name in attrs}
             kept |= {counter: int(attrs[counter]) + 1, "origin": pending.origin}
             self._add(trial.params, kept, trial.constraints)
         self.checkpoint("cloned")

@@ -6,12 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from optuna import Study
-
 from autocompress.errors import (
     AutoCompressError,
     EvaluationError,
-    SpecMismatchError,
     StudyError,
 )
 from autocompress.execute.base import Executor
@@ -24,7 +21,7 @@ from autocompress.search.progress import Phase, SearchProgress, Watch
 from autocompress.search.records import Record
 from autocompress.search.requests import Asker, Evaluator
 from autocompress.search.rounds import Plan, Round, plan_rounds
-from autocompress.search.site import Site, check_reachable
+from autocompress.search.site import Site, check_dense, check_reachable
 from autocompress.search.source import settle_course
 from autocompress.search.spec import Settings
 from autocompress.search.warm import Stock
@@ -86,7 +83,7 @@ class Controller:
         check_reachable(settings, graph)
         metric = desk.evaluator.dense_metrics["val_metric"]
         is_raised = settings.task.metric_direction == "maximize"
-        _check_dense(self._ledger.study, desk.evaluator.dense_key)
+        check_dense(self._ledger.study, desk.evaluator.dense_key)
         self._ledger.describe_study(
             {
                 "dense_energy": -metric if is_raised else metric,
@@ -172,9 +169,10 @@ class Controller:
         left = self._ledger.find_running()
         self._read_study()
         for pending in left:
-            stored = self._desk.executor.find(pending.key)
+            stored = self._find_known(pending.key)
             if stored is not None:
-                self._finish(pending, stored)
+                cached = self._desk.executor.find(pending.key) is None
+                self._finish(pending, stored, cached=cached)
             elif self._ledger.may_requeue(pending):
                 self._ledger.requeue(pending, lost)
             else:
@@ -386,15 +384,3 @@ class Controller:
                 record=record,
             )
         )
-
-
-def _check_dense(study: Study, key: str) -> None:
-    """Refuse to go on with another dense model than the study's decisions are about.
-
-    Raises:
-        SpecMismatchError: The data, the checkpoint or a source of the user changed.
-    """
-    stored = study.user_attrs.get("dense_key", key)
-    if stored != key:
-        what = "task (its data, checkpoint, or the file of your own functions)"
-        raise SpecMismatchError(study.study_name, {what: (stored[:12], key[:12])})

@@ -94,6 +94,7 @@ def list_needed(
         dense = study.user_attrs.get("dense_key", "")
         all_dense |= not dense
         objects.add(dense)
+        answers.add(study.user_attrs.get("source", ""))  # What it took from another study.
         for trial in study.get_trials(deepcopy=False):
             if "key" not in trial.user_attrs:
                 continue
@@ -101,7 +102,7 @@ def list_needed(
             if not results or _is_open(trial):
                 answers.add(trial.user_attrs["key"])
     return Needed(
-        objects=frozenset(objects - {""}), results=frozenset(answers), all_dense=all_dense
+        objects=frozenset(objects - {""}), results=frozenset(answers - {""}), all_dense=all_dense
     )
 
 

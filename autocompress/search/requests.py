@@ -16,6 +16,7 @@ from autocompress.search.restore import restore_model
 from autocompress.search.rounds import Course, Plan, Round, count_evaluations
 from autocompress.search.site import Site, make_site
 from autocompress.search.spec import Settings
+from autocompress.search.warm import Stock
 from autocompress.settings import settings_to_json
 
 
@@ -50,6 +51,7 @@ class Asker:
         course: What the plan of rounds follows from.
         evaluator: Knows the models.
         book: All decisions so far.
+        stock: What may be taken from another study.
         sites: Those opened, by number of the round.
     """
 
@@ -57,6 +59,7 @@ class Asker:
     course: Course
     evaluator: Evaluator
     book: Book
+    stock: Stock | None = None
     sites: dict[int, Site] = field(default_factory=dict)
 
     def open_site(self, current: Round) -> Site:
@@ -77,6 +80,8 @@ class Asker:
 
     def restore(self, key: str) -> None:
         """Make a model that the study made again unless it is stored."""
+        if self.stock is not None and not self.evaluator.has(key):
+            self.stock.fetch(key)
         restore_model(key, self.book.records, self.evaluator, seed=self.settings.seed)
 
     def list_requests(self, plan: Plan, undecided: Sequence[Pending]) -> list[Request]:
@@ -95,6 +100,14 @@ class Asker:
             if place == (plan.round.number, plan.todo)
         ]
         if plan.todo == "fast":
+            waiting = [
+                one
+                for one, place in zip(undecided, places, strict=True)
+                if place == (plan.round.number, "fast")
+            ]
+            missing = self._request_imports(plan.round, waiting)
+            if missing or any("source" in one.attrs for one in waiting):
+                return missing  # The first proposal follows from all that is taken over.
             return self._request_candidates(plan.round, asked)
         chosen = [one for one in plan.chosen if one.candidate not in asked]
         return [self.request_model(plan, one, plan.todo) for one in chosen]
@@ -103,6 +116,30 @@ class Asker:
         """Return the request for a pruned or finished model of a decided candidate."""
         site = self.open_site(plan.find_round(source.round))
         return replace(self._request(site, stage, source.candidate), parent=source.number)
+
+    def _request_imports(self, current: Round, waiting: Sequence[Pending]) -> list[Request]:
+        """Return what a round takes over before its first proposal and did not ask for yet."""
+        begun = any("source" not in one.attrs for one in waiting)
+        if self.stock is None or begun or self.book.count_asked(current.number):
+            return []
+        site = self.open_site(current)
+        known = self.book.list_known(current.number)
+        known = known | {one.job.candidate.key() for one in waiting}
+        before = len(self.book) - len(self.book.find(current.number, "fast"))
+        requests = []
+        for one in self.stock.list_imports(current.base, site.ground.bounds, site.ground.limits):
+            if one.job.candidate.key() not in known:
+                request = self._request(site, "fast", one.job.candidate)
+                requests.append(
+                    replace(
+                        request,
+                        job=replace(request.job, seed=one.job.seed),
+                        key=one.record.key,
+                        after=before,
+                        source=f"{self.stock.source.name}/{one.record.number}",
+                    )
+                )
+        return requests
 
     def _request_candidates(self, current: Round, asked: Sequence[Candidate]) -> list[Request]:
         """Return the next proposals of a round: one, or what is missing of a batch."""
@@ -134,12 +171,14 @@ class Asker:
         costs = asdict(bounds.model.count_candidate(candidate))
         return Request(
             job=job,
-            key=job.key(self._hash_evaluation()),
+            key=job.key(hash_evaluation(self.settings, self.evaluator)),
             after=len(self.book),
             densities=measure_densities(bounds, candidate),
             excess=measure_excess(costs, site.ground.limits) if stage == "fast" else {},
         )
 
-    def _hash_evaluation(self) -> str:
-        how = settings_to_json(self.settings.evaluate)
-        return hash_json({"dense": self.evaluator.dense_key, "evaluate": how})
+
+def hash_evaluation(settings: Settings, evaluator: Evaluator) -> str:
+    """Return the hash of a task and of how it is evaluated, which keys of results follow from."""
+    how = settings_to_json(settings.evaluate)
+    return hash_json({"dense": evaluator.dense_key, "evaluate": how})

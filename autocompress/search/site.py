@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from optuna import Study
+
+from autocompress.errors import SpecMismatchError
 from autocompress.graph.layers import LayerGraph
 from autocompress.jobs import Candidate
 from autocompress.masks.cost import Cost, CostModel
@@ -76,3 +79,15 @@ def find_smallest(settings: Settings, dense: LayerGraph) -> Cost | None:
     if not settings.budget.minimize:
         return None
     return feasibility_table(settings.space, dense)["smallest"]
+
+
+def check_dense(study: Study, key: str) -> None:
+    """Refuse to go on with another dense model than the study's decisions are about.
+
+    Raises:
+        SpecMismatchError: The data, the checkpoint or a source of the user changed.
+    """
+    stored = study.user_attrs.get("dense_key", key)
+    if stored != key:
+        what = "task (its data, checkpoint, or the file of your own functions)"
+        raise SpecMismatchError(study.study_name, {what: (stored[:12], key[:12])})

@@ -1,0 +1,199 @@
+"""The study that a search starts from: find it, copy what it evaluated, remember both.
+
+All that a new study takes is copied first, into one record of its run folder: the source may go
+on, move or vanish, and the new study still is what its own storage says.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from autocompress.errors import ArtifactError, StudyError
+from autocompress.graph.layers import LayerGraph
+from autocompress.jobs import Candidate, Job, hash_json
+from autocompress.search.forecast import make_course
+from autocompress.search.ledger import Ledger, read_job, read_records
+from autocompress.search.records import Record
+from autocompress.search.rounds import Course
+from autocompress.search.spec import Settings, find_run_dir, make_spec
+from autocompress.search.study import find_file, normalize_storage, open_study, read_spec
+from autocompress.search.warm import Source, Stock, Stored
+from autocompress.settings import flatten_settings
+from autocompress.store.run_folder import RunFolder
+
+VERSION = 1
+EVALUATION = ("task.", "evaluate.")  # What the keys of results follow from.
+
+
+def find_source(text: str, settings: Settings) -> Source:
+    """Return the study that ``text`` names.
+
+    Args:
+        text: ``NAME``, in the storage of ``settings`` or in ``runs/NAME``; or ``URL#NAME``.
+        settings: Of the new study, resolved.
+
+    Raises:
+        StudyError: There is no such study, or it is the new one itself.
+    """
+    storage, mark, name = text.rpartition("#")
+    places = [storage] if mark else [settings.storage, f"sqlite:///runs/{name}/study.db"]
+    for place in places:
+        try:
+            study = open_study(name, place)
+        except StudyError:
+            if place == places[-1]:
+                raise
+            continue
+        url, file = normalize_storage(place), find_file(normalize_storage(place))
+        if file is not None:
+            url = f"sqlite:///{file.resolve()}"
+        if name == settings.name and _is_same_place(url, settings.storage):
+            raise StudyError(f"study {name!r}: a search cannot start from itself")
+        run_dir = find_run_dir(study.user_attrs.get("run_dir", ""), place)
+        return Source(name=name, storage=url, run_dir=str(Path(run_dir).resolve()))
+    raise AssertionError(places)
+
+
+def settle_source(
+    study: optuna.Study,
+    source: Source | None,
+    folder: RunFolder,
+    settings: Settings,
+    evaluation: str,
+) -> Stock | None:
+    """Return what ``study`` takes from its source; copied now when the study is new.
+
+    Args:
+        study: Held.
+        source: Where it starts from; None to go on as it was begun.
+        folder: Its run folder.
+        settings: Its settings.
+        evaluation: Hash of its task and of how it is evaluated.
+
+    Raises:
+        StudyError: It was begun in another way, or the source evaluates something else.
+        ArtifactError: The copy is gone from the run folder.
+    """
+    text = study.user_attrs.get("source")
+    if text is None and source is None:
+        return None
+    if text is None:
+        assert source is not None
+        if study.get_trials(deepcopy=False):
+            raise StudyError(
+                f"study {study.study_name!r} was begun without {source.name!r}: start a new one "
+                "from it, under another name"
+            )
+        record = take_snapshot(source, settings, evaluation)
+        text = hash_json(record)
+        folder.write_json(text, record)
+        study.set_user_attr("source", text)
+    stored = folder.read_json(text)
+    if stored is None:
+        raise ArtifactError(
+            f"what study {study.study_name!r} took from another one is gone: {folder.root} has no "
+            f"record {text[:12]}; search under another name"
+        )
+    stock = _open_snapshot(stored, folder)
+    begun, asked = stock.source, source or stock.source
+    if asked.name != begun.name or not _is_same_place(asked.storage, begun.storage):
+        raise StudyError(
+            f"study {study.study_name!r} was begun from {begun.describe()}, "
+            f"not from {asked.describe()}"
+        )
+    return stock
+
+
+def settle_course(
+    settings: Settings,
+    graph: LayerGraph,
+    ledger: Ledger,
+    stock: Stock | None,
+    has: Callable[[str], bool],
+) -> Course:
+    """Return the way to the budget, from the model where the study began or begins now.
+
+    Args:
+        settings: Resolved settings.
+        graph: The dense model.
+        ledger: The held study.
+        stock: What may be taken from another study.
+        has: Says whether a model is in the run folder.
+    """
+    course = make_course(settings, graph, ledger.study.user_attrs)
+    if stock is None or "start" in ledger.study.user_attrs:
+        return course
+    start = stock.choose_start(settings, graph, course, has)
+    ledger.describe_study({"start": asdict(start)})
+    return replace(course, base=start.base, start=start.progress)
+
+
+def take_snapshot(source: Source, settings: Settings, evaluation: str) -> dict[str, Any]:
+    """Return all successful evaluations of ``source`` as plain values.
+
+    The seed of the studies may differ: what was evaluated with another seed is a starting
+    point, while it answers no question of the new study.
+
+    Raises:
+        StudyError: Its task or how it evaluates differ from those of the new study.
+    """
+    study = open_study(source.name, source.storage)
+    trials = study.get_trials(deepcopy=False)
+    attrs = {one.number: one.user_attrs for one in trials if "key" in one.user_attrs}
+    if any(read_job(one).key(evaluation) != one["key"] for one in attrs.values()):
+        raise StudyError(_describe_difference(source, study, settings))
+    stored = [
+        {
+            **asdict(one),
+            "candidate": one.candidate.to_json(),
+            "metrics": dict(one.metrics),
+            "seed": attrs[one.number]["seed"],
+        }
+        for one in read_records(study)
+        if math.isfinite(one.energy)
+    ]
+    return {"version": VERSION, "source": asdict(source), "stored": stored}
+
+
+def _open_snapshot(record: Mapping[str, Any], folder: RunFolder) -> Stock:
+    stored = []
+    for one in record["stored"]:
+        values = {**one, "candidate": Candidate.from_json(one["candidate"])}
+        seed = values.pop("seed")
+        decided = Record(**values)
+        job = Job(
+            stage=decided.stage,
+            candidate=decided.candidate,
+            round=decided.round,
+            base=decided.base,
+            seed=seed,
+        )
+        stored.append(Stored(job=job, record=decided))
+    return Stock(Source(**record["source"]), tuple(stored), folder)
+
+
+def _describe_difference(source: Source, study: optuna.Study, settings: Settings) -> str:
+    """Return why the evaluations of a source are none of the new study's."""
+    theirs, ours = flatten_settings(read_spec(study)), flatten_settings(make_spec(settings))
+    keys = sorted(key for key in theirs.keys() | ours.keys() if key.startswith(EVALUATION))
+    changes = [
+        f"{key} is {theirs.get(key, 'absent')!r} there but {ours.get(key, 'absent')!r} here"
+        for key in keys
+        if theirs.get(key, "absent") != ours.get(key, "absent")
+    ]
+    text = "; ".join(changes) or "the data, the checkpoint or a function of yours changed since"
+    return (
+        f"study {source.name!r} evaluates something else, so that nothing of it can be taken "
+        f"over: {text}"
+    )
+
+
+def _is_same_place(one: str, other: str) -> bool:
+    first, second = find_file(normalize_storage(one)), find_file(normalize_storage(other))
+    if first is None or second is None:
+        return one == other
+    return first.resolve() == second.resolve()
