@@ -14,6 +14,7 @@ from autocompress.graph.layers import LayerGraph
 from autocompress.masks.cost import Cost
 from autocompress.search.counts import feasibility_table
 from autocompress.search.forecast import Estimate, estimate_graph
+from autocompress.search.preview import preview_source
 from autocompress.search.spec import Settings, resolve_settings
 from autocompress.train.loop import train_model_
 from autocompress.train.objective import make_task_loss
@@ -32,12 +33,18 @@ def print_feasibility(settings: Settings, graph: LayerGraph) -> None:
     _print_costs(table, settings.budget.limits(table["full"]), settings.budget.minimize)
 
 
-def print_plan(settings: Settings) -> None:
-    """Print the reachable models and the time and disk of a search; store nothing."""
+def print_plan(settings: Settings, source: str = "") -> None:
+    """Print the reachable models and the time and disk of a search; store nothing.
+
+    Args:
+        settings: Of the search.
+        source: The study that it starts from, if it does.
+    """
     settings = resolve_settings(settings)
     task = open_task(settings.task)
     base = make_base(task.make_model().eval(), task)
-    plan = estimate_graph(settings, base.graph)
+    taken = preview_source(settings, base.graph, source) if source else None
+    plan = estimate_graph(settings, base.graph, taken.attrs if taken else {})
     _print_costs(plan.table, plan.limits, settings.budget.minimize)
     seconds = measure_search(settings, plan, task, base) if plan.seconds is None else plan.seconds
     left = ", ".join(f"{count} {stage}" for stage, count in plan.left.items() if count)
@@ -48,6 +55,7 @@ def print_plan(settings: Settings) -> None:
             "time": f"about {describe_time(seconds)}",
             "disk": f"about {plan.disk_bytes / 1e6:.1f} MB in {settings.run_dir}",
             "study": settings.storage,
+            **({f"from {taken.name}": taken.describe()} if taken else {}),
         }
     )
 

@@ -1,5 +1,6 @@
 """Commands that work: train, space, search, resume, finalize."""
 
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,14 @@ Workers = Annotated[
 ]
 StopAfter = Annotated[
     float, typer.Option("--stop-after", help="Seconds after which no evaluation begins; 0: never.")
+]
+Source = Annotated[
+    str,
+    typer.Option(
+        "--from",
+        metavar="STUDY",
+        help="Start from another study's evaluations: its name, or URL#NAME.",
+    ),
 ]
 Log = Annotated[
     str, typer.Option("--log", help="Also write figures to: tensorboard,mlflow,wandb.")
@@ -59,6 +68,7 @@ def search(
     workers: Workers = 0,
     stop_after: StopAfter = 0.0,
     log: Log = "",
+    source: Source = "",
     *,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what it would take; store nothing.")
@@ -73,13 +83,14 @@ def search(
     changes = [*(override or ()), *list_execution(workers, stop_after)]
     chosen = read_settings(Settings, settings, changes)
     if dry_run:
-        print_plan(chosen)
+        print_plan(chosen, source)
         return
     options = "".join(f" --set {shlex.quote(text)}" for text in override or ())
     options += f" --workers {workers}" if workers else ""
     options += f" --log {log}" if log else ""
+    options += f" --from {shlex.quote(source)}" if source else ""
     again = f"autocompress search {shlex.quote(str(settings))}{options}"
-    search_study(chosen, again=again, sinks=log)
+    search_study(chosen, again=again, sinks=log, source=source)
 
 
 def resume(
@@ -90,18 +101,27 @@ def resume(
     ] = 0,
     stop_after: StopAfter = 0.0,
     log: Log = "",
+    evaluations: Annotated[
+        str, typer.Option("--evaluations", metavar="+N", help="N more in the last round.")
+    ] = "",
+    finalize_top: Annotated[
+        int, typer.Option("--finalize-top", help="Finished models wanted in all.")
+    ] = 0,
 ) -> None:
     """Go on with a stored search, without its settings file."""
     from autocompress.cli.find import find_study
     from autocompress.cli.work import search_study
     from autocompress.execute.settings import ExecuteSettings
+    from autocompress.search.controller import Extension
 
     found = find_study(study, storage)
     execute = ExecuteSettings(workers=workers or 1, stop_after_s=stop_after)
     again = f"autocompress resume {study} --storage {shlex.quote(found.settings.storage)}"
     again += f" --workers {workers}" if workers else ""
     again += f" --log {log}" if log else ""
-    search_study(replace(found.settings, execute=execute), again=again, sinks=log)
+    extension = Extension(evaluations=read_more(evaluations), finalize_top=finalize_top)
+    settings = replace(found.settings, execute=execute)
+    search_study(settings, again=again, sinks=log, extension=extension)
 
 
 def finalize(
@@ -123,6 +143,19 @@ def finalize(
     url = shlex.quote(found.settings.storage)
     again = f"autocompress finalize {found.settings.name} --storage {url} {wanted}"
     finalize_trials(found, trials=trial or [], top=top, again=again)
+
+
+def read_more(text: str) -> int:
+    """Return the number in ``+N``; 0 when ``text`` is empty.
+
+    Raises:
+        SettingError: It is something else, such as a number in all.
+    """
+    if not text:
+        return 0
+    if not re.fullmatch(r"\+[1-9][0-9]*", text):
+        raise SettingError(f"--evaluations: want +N, which is N more than so far, got {text}")
+    return int(text)
 
 
 def list_execution(workers: int, stop_after_s: float) -> list[str]:

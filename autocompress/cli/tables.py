@@ -193,6 +193,13 @@ def list_status(found: Found) -> dict[str, str]:
         "best energy": f"{fast['energy'].min():.4g}" if len(fast) else "-",
         "finished models": f"{len(finished)}",
     }
+    attrs = found.study.user_attrs
+    if "source" in attrs:
+        pairs["begun from"] = attrs["source"]["study"]
+    if "extra_evaluations" in attrs:
+        pairs["extended by"] = f"{attrs['extra_evaluations']} evaluations"
+    if "finalize_top" in attrs:
+        pairs["models wanted"] = f"{attrs['finalize_top']}"
     for row in list_figures(finished):
         metric = format_metric(row["test_metric"], row["test_se"])
         pairs[f"model of trial {row['number']:.0f}"] = (

@@ -20,7 +20,13 @@ from autocompress.evaluate.task import open_task, train_dense
 from autocompress.graph.layers import LayerGraph
 from autocompress.graph.trace import trace_graph
 from autocompress.report.sinks import make_sink_settings, open_sinks
-from autocompress.search.controller import finalize_trial, run_search
+from autocompress.search.controller import (
+    NO_EXTENSION,
+    Extension,
+    finalize_trial,
+    run_search,
+)
+from autocompress.search.preview import preview_source
 from autocompress.search.progress import SearchProgress, Watch
 from autocompress.search.space import write_space
 from autocompress.search.spec import Settings, make_spec, resolve_settings
@@ -28,6 +34,7 @@ from autocompress.settings import flatten_settings
 from autocompress.store.run_folder import RunFolder
 
 INTERRUPTED = 130
+MISSED = 1  # The search is done, but no model holds the metric that was wanted.
 
 
 def train_task(settings: Settings) -> None:
@@ -67,20 +74,34 @@ def trace_task(settings: Settings) -> LayerGraph:
     return trace_graph(task.make_model().eval(), task.example())
 
 
-def search_study(settings: Settings, *, again: str, sinks: str = "") -> None:
+def search_study(
+    settings: Settings,
+    *,
+    again: str,
+    sinks: str = "",
+    source: str = "",
+    extension: Extension = NO_EXTENSION,
+) -> None:
     """Search until done and show the results.
 
     Args:
         settings: Of the study.
         again: The command that goes on after Ctrl-C.
         sinks: Where else to write figures, with commas between.
+        source: The study that a new one starts from, if it does.
+        extension: What to do beyond what the study was begun for.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         if not has_study(settings):
-            print_feasibility(settings, trace_task(settings))
+            graph = trace_task(settings)
+            print_feasibility(settings, graph)
+            if source:
+                taken = preview_source(resolve_settings(settings), graph, source)
+                print_pairs({f"from {taken.name}": taken.describe()})
         with show_progress() as update, log_figures(settings, sinks) as log:
-            result = run_search(settings, progress=partial(_tell, (update, log)))
+            tell = partial(_tell, (update, log))
+            result = run_search(settings, source=source, extension=extension, progress=tell)
     except KeyboardInterrupt:
         _say_stopped(again)
     name = result.settings.name
@@ -91,6 +112,9 @@ def search_study(settings: Settings, *, again: str, sinks: str = "") -> None:
         text = f"The search of {name} is done: all {len(result.records)} evaluations were there."
         open_console().print(text, markup=False)
     print_results(find_study(name, result.settings.storage))
+    if result.missed:
+        open_console(stderr=True).print(result.missed, markup=False)
+        raise typer.Exit(MISSED)
 
 
 def log_figures(settings: Settings, sinks: str) -> AbstractContextManager[Watch]:

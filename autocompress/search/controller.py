@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from autocompress.errors import StudyError
+from autocompress.errors import SettingError, StudyError
 from autocompress.evaluate.evaluator import Evaluator as TaskEvaluator
 from autocompress.evaluate.factory import EvaluatorFactory
 from autocompress.evaluate.task import key_dense, open_task
@@ -78,6 +78,11 @@ class Extension:
 
     evaluations: int = 0
     finalize_top: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("evaluations", "finalize_top"):
+            if getattr(self, name) < 0:
+                raise SettingError(f"{name}: want 0 or more, got {getattr(self, name)}")
 
 
 NO_EXTENSION = Extension()
@@ -215,7 +220,7 @@ def hold_controller(
     with hold_study(settings.name, settings.storage, spec, run_dir, objectives) as study:
         evaluator = wiring.make_evaluator()
         folder = RunFolder(run_dir)
-        evaluation = hash_evaluation(settings, evaluator)
+        evaluation = hash_evaluation(settings, evaluator.dense_key)
         stock = settle_source(study, source, folder, settings, evaluation)
         ledger = Ledger(study, settings.search.attempts, wiring.checkpoint)
         ledger.extend(extension.evaluations, extension.finalize_top)

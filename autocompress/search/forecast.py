@@ -22,6 +22,7 @@ from autocompress.search.study import open_study
 
 TRIAL_BYTES = 10_000  # A row of a study with some forty densities takes 7 kB in SQLite.
 RESULT_BYTES = 1_000
+NO_ATTRS: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +59,18 @@ def estimate_search(settings: Settings) -> Estimate:
     return estimate_graph(settings, graph)
 
 
-def estimate_graph(settings: Settings, graph: LayerGraph) -> Estimate:
-    """Return :func:`estimate_search` for the dense model ``graph`` and resolved settings."""
+def estimate_graph(
+    settings: Settings, graph: LayerGraph, attrs: Mapping[str, Any] = NO_ATTRS
+) -> Estimate:
+    """Return :func:`estimate_search` for the dense model ``graph`` and resolved settings.
+
+    Args:
+        settings: Of the search.
+        graph: The dense model.
+        attrs: What a new study would say beside its settings.
+    """
     study = _find_study(settings)
-    attrs = {} if study is None else study.user_attrs
+    attrs = attrs if study is None else study.user_attrs
     book = Book([] if study is None else read_records(study))
     dense = count_dense(graph)
     course = make_course(settings, graph, attrs)

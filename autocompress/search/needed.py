@@ -94,7 +94,9 @@ def list_needed(
         dense = study.user_attrs.get("dense_key", "")
         all_dense |= not dense
         objects.add(dense)
-        answers.add(study.user_attrs.get("source", ""))  # What it took from another study.
+        answers.add(
+            study.user_attrs.get("source", {}).get("record", "")
+        )  # What it took from another study.
         for trial in study.get_trials(deepcopy=False):
             if "key" not in trial.user_attrs:
                 continue

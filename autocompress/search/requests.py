@@ -171,14 +171,14 @@ class Asker:
         costs = asdict(bounds.model.count_candidate(candidate))
         return Request(
             job=job,
-            key=job.key(hash_evaluation(self.settings, self.evaluator)),
+            key=job.key(hash_evaluation(self.settings, self.evaluator.dense_key)),
             after=len(self.book),
             densities=measure_densities(bounds, candidate),
             excess=measure_excess(costs, site.ground.limits) if stage == "fast" else {},
         )
 
 
-def hash_evaluation(settings: Settings, evaluator: Evaluator) -> str:
+def hash_evaluation(settings: Settings, dense_key: str) -> str:
     """Return the hash of a task and of how it is evaluated, which keys of results follow from."""
     how = settings_to_json(settings.evaluate)
-    return hash_json({"dense": evaluator.dense_key, "evaluate": how})
+    return hash_json({"dense": dense_key, "evaluate": how})

@@ -78,10 +78,10 @@ def settle_source(
         StudyError: It was begun in another way, or the source evaluates something else.
         ArtifactError: The copy is gone from the run folder.
     """
-    text = study.user_attrs.get("source")
-    if text is None and source is None:
+    begun = study.user_attrs.get("source")
+    if begun is None and source is None:
         return None
-    if text is None:
+    if begun is None:
         assert source is not None
         if study.get_trials(deepcopy=False):
             raise StudyError(
@@ -89,20 +89,20 @@ def settle_source(
                 "from it, under another name"
             )
         record = take_snapshot(source, settings, evaluation)
-        text = hash_json(record)
-        folder.write_json(text, record)
-        study.set_user_attr("source", text)
-    stored = folder.read_json(text)
+        begun = {"study": source.describe(), "record": hash_json(record)}
+        folder.write_json(begun["record"], record)
+        study.set_user_attr("source", begun)
+    stored = folder.read_json(begun["record"])
     if stored is None:
         raise ArtifactError(
             f"what study {study.study_name!r} took from another one is gone: {folder.root} has no "
-            f"record {text[:12]}; search under another name"
+            f"record {begun['record'][:12]}; search under another name"
         )
-    stock = _open_snapshot(stored, folder)
-    begun, asked = stock.source, source or stock.source
-    if asked.name != begun.name or not _is_same_place(asked.storage, begun.storage):
+    stock = open_snapshot(stored, folder)
+    first, asked = stock.source, source or stock.source
+    if asked.name != first.name or not _is_same_place(asked.storage, first.storage):
         raise StudyError(
-            f"study {study.study_name!r} was begun from {begun.describe()}, "
+            f"study {study.study_name!r} was begun from {first.describe()}, "
             f"not from {asked.describe()}"
         )
     return stock
@@ -159,7 +159,8 @@ def take_snapshot(source: Source, settings: Settings, evaluation: str) -> dict[s
     return {"version": VERSION, "source": asdict(source), "stored": stored}
 
 
-def _open_snapshot(record: Mapping[str, Any], folder: RunFolder) -> Stock:
+def open_snapshot(record: Mapping[str, Any], folder: RunFolder) -> Stock:
+    """Return :func:`take_snapshot` as a stock for the study in ``folder``."""
     stored = []
     for one in record["stored"]:
         values = {**one, "candidate": Candidate.from_json(one["candidate"])}

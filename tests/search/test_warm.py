@@ -65,7 +65,7 @@ def read_rows(settings: Settings) -> list[Row]:
 
 
 def list_keys(settings: Settings, evaluator: FakeEvaluator) -> set[str]:
-    evaluation = hash_evaluation(settings, evaluator)
+    evaluation = hash_evaluation(settings, evaluator.dense_key)
     return {job.key(evaluation) for job in evaluator.jobs}
 
 
