@@ -86,13 +86,13 @@ def test_ten_thousand_points_take_less_than_100_ms(objectives: int, *, all_on_fr
     costs = np.random.default_rng(0).random((10_000, objectives))
     if all_on_front:
         costs[:, -1] = -costs[:, :-1].sum(axis=1)
-    times_s = []
+    fronts, times_s = [], []
 
     for _ in range(3):
         start = time.process_time()
-        front = find_front(costs)
+        fronts.append(find_front(costs))
         times_s.append(time.process_time() - start)
 
     # CPU seconds: other processes share this machine's cores.
     assert min(times_s) < 0.1
-    assert front.all() == all_on_front
+    assert fronts[0].all() == all_on_front

@@ -142,7 +142,8 @@ def test_a_report_compares_studies(
 def test_studies_whose_metrics_differ_in_direction_are_not_compared(
     commands: Commands, storage: str
 ) -> None:
-    spec = make_spec(Settings(name="loss", task=TaskSettings(metric="mse", metric_direction="minimize")))
+    task = TaskSettings(metric="mse", metric_direction="minimize")
+    spec = make_spec(Settings(name="loss", task=task))
     make_study(3, storage=make_storage(storage), name="loss", spec=spec)
 
     shown = commands.run("pareto", "synthetic", "loss", "--storage", storage)
