@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import filelock
@@ -69,6 +70,7 @@ def hold_study(
     """
     url = normalize_storage(storage)
     with lock_study(name, url, run_dir):
+        _make_database(url)
         opened = make_storage(url)
         study = optuna.create_study(
             study_name=name,
@@ -166,6 +168,26 @@ def read_spec(study: optuna.Study) -> dict[str, Any]:
         raise StudyError(f"study {study.study_name!r} was not made by this package")
     record: dict[str, Any] = json.loads(text)
     return record
+
+
+def _make_database(url: str) -> None:
+    """Make an empty SQLite database unless there is one: whole, or not at all.
+
+    Whoever opens one that is half made, to read it or for another study, would make the missing
+    tables as well, and one of the two would fail.
+    """
+    path = find_file(url)
+    if path is None:
+        return
+    with filelock.FileLock(path.with_name(f"{path.name}.lock")):
+        if path.exists():
+            return
+        with TemporaryDirectory(prefix=".new-", dir=path.parent) as folder:
+            draft = Path(folder) / path.name
+            engine = make_storage(f"sqlite:///{draft}").engine
+            engine.connect().close()  # The first connection switches to the write-ahead log.
+            engine.dispose()
+            draft.rename(path)
 
 
 def _set_pragmas(connection: Any, _: object) -> None:

@@ -48,6 +48,24 @@ def test_a_second_controller_is_refused(tmp_path: Path) -> None:
     hold(storage)
 
 
+@pytest.mark.parametrize("last", ["CREATE TABLE trials", "INSERT INTO alembic_version"])
+def test_a_database_is_made_whole_or_not_at_all(tmp_path: Path, last: str) -> None:
+    def stop(*given: object) -> None:
+        if last in str(given[2]):
+            raise KeyboardInterrupt
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", stop)
+    with pytest.raises(KeyboardInterrupt):
+        hold(str(tmp_path / "study.db"))
+    sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", stop)
+
+    # A reader would make the tables that are missing, and the writer would fail in its turn.
+    with pytest.raises(StudyError, match="no database at"):
+        open_study("one", str(tmp_path / "study.db"))
+    hold(str(tmp_path / "study.db"))
+    assert read_spec(open_study("one", str(tmp_path / "study.db"))) == SPEC
+
+
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     storage = str(tmp_path / "study.db")
     with pytest.raises(StudyError, match="no database at"):
