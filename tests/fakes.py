@@ -16,6 +16,7 @@ from autocompress.search.budget import Budget
 from autocompress.search.controller import Wiring, hold_controller
 from autocompress.search.settings import SearchSettings
 from autocompress.search.spec import Settings, resolve_settings
+from tests.formula import is_bad, score_job
 
 Spec = tuple[
     str, str, str, int, int
@@ -107,6 +108,10 @@ class FakeEvaluator:
     dense_key: str = "dense"
     dense_metrics: dict[str, float] = field(default_factory=lambda: {"val_metric": 0.98})
 
+    def has(self, key: str) -> bool:
+        """Return True: a key is the model itself."""
+        return True
+
     def describe(self, base: str) -> tuple[LayerGraph, Candidate]:
         """Return the graph and counts of a stored model; empty for the dense one."""
         if not base:
@@ -118,25 +123,12 @@ class FakeEvaluator:
         """Return the score of the job's candidate."""
         self.jobs.append(job)
         self.fail(job)
-        kept = job.candidate
-        wanted = {"a": 0.6, "b": 0.3}
-        full = {"a": 12, "b": 24}
-        widths = {"a": 27, "b": 108, "fc": 24}
-        loss = sum(abs(math.log(kept.filters[g] / full[g] / wanted[g])) for g in wanted)
-        loss += sum(0.3 * (1 - kept.columns[name] / widths[name]) ** 2 for name in widths)
-        if job.stage == "fast":
-            return Outcome(energy=loss * self.scale, metrics={"val_loss": loss, "seconds": 0.5})
-        metric = 0.98 - self.drop * loss
-        return Outcome(
-            energy=-metric,
-            metrics={"val_metric": metric, "weights": 100.0, "seconds": 2.0},
-            artifact=json.dumps(kept.to_json()),
-        )
+        return score_job(job, scale=self.scale, drop=self.drop)
 
 
 def fail_some(job: Job) -> None:
     """Fail every attempt at one candidate in eight."""
-    if job.stage == "fast" and job.candidate.key()[0] in "01":
+    if is_bad(job):
         raise EvaluationError("this candidate cannot be evaluated")
 
 

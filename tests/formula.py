@@ -70,10 +70,10 @@ class FormulaRunner:
 
 
 def note(root: Path, line: str) -> None:
-    """Add a line to the file of runs; what was written survives SIGKILL."""
+    """Add a line, with our process id, to the file of runs; it survives SIGKILL."""
     root.mkdir(parents=True, exist_ok=True)
     handle = os.open(root / RUNS, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(handle, f"{line}\n".encode())
+    os.write(handle, f"{line} {os.getpid()}\n".encode())
     os.close(handle)
 
 
@@ -90,3 +90,10 @@ def read_runs(root: Path) -> list[tuple[str, str]]:
 def count_runs(root: Path) -> Counter[str]:
     """Return how many runs began, by key."""
     return Counter(key for what, key in read_runs(root) if what != "end")
+
+
+def read_pids(root: Path) -> set[int]:
+    """Return the processes that ran something."""
+    path = root / RUNS
+    lines = path.read_text().splitlines() if path.exists() else []
+    return {int(line.split()[2]) for line in lines}

@@ -1,11 +1,16 @@
 """A search of the small graph by a process that may be killed."""
 
+import json
+import multiprocessing
 import os
+import signal
+import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +19,7 @@ from autocompress.execute.in_process import InProcess
 from autocompress.execute.settings import ExecuteSettings
 from autocompress.execute.subprocess_pool import SubprocessPool
 from autocompress.jobs import hash_json
+from autocompress.report.frames import pareto_frame, trials_frame
 from autocompress.search.budget import Budget
 from autocompress.search.controller import NO_EXTENSION, Extension, Wiring, hold_controller
 from autocompress.search.ledger import Checkpoint, ignore_checkpoint
@@ -34,6 +40,8 @@ from tests.laws import compare_memory
 VIOLATIONS = "violations.txt"
 PLACE = "place.txt"
 CRASH = 9
+FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload(["tests.service"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,10 +163,57 @@ def serve_and_tell(service: Service) -> None:
     serve(service, checkpoint)
 
 
-def start(
-    context: ForkServerContext, target: Callable[..., None], *args: object
-) -> ForkServerProcess:
+def serve_elsewhere(service: Service, zone: str, name: str, occurrence: int) -> None:
+    """Do the same as :func:`serve_and_crash`, in another time zone."""
+    os.environ["TZ"] = zone
+    time.tzset()
+    serve_and_crash(service, name, occurrence)
+
+
+def read_meanwhile(service: Service) -> None:
+    """Read the study again and again until a file ``done`` is there; note what was seen."""
+    root, settings = Path(service.folder), service.settings
+    seen: list[tuple[int, int, int]] = []
+    is_done = False
+    while not is_done:
+        is_done = (root / "done").exists()
+        study = open_study(settings.name, settings.storage)
+        frame, front = trials_frame(study), pareto_frame(study, ("energy", "weights"))
+        with closing(sqlite3.connect(f"file:{root}/study.db?mode=ro", uri=True)) as database:
+            rows = database.execute("SELECT COUNT(*) FROM trials").fetchone()[0]
+        seen.append((int(frame["seq"].notna().sum()), len(front), rows))
+        time.sleep(0.05)
+    (root / "seen.json").write_text(json.dumps(seen))
+
+
+def start(target: Callable[..., None], *args: object) -> ForkServerProcess:
     """Return a started process."""
-    process = context.Process(target=target, args=args)
+    process = FORKSERVER.Process(target=target, args=args)
     process.start()
     return process
+
+
+def run(target: Callable[..., None], *args: object) -> int | None:
+    """Return the exit status of a process that has ended."""
+    process = start(target, *args)
+    process.join()
+    return process.exitcode
+
+
+def kill_often(service: Service, moments_s: Iterable[float]) -> int:
+    """Search in processes that are killed after so many seconds; return how many were.
+
+    The last one comes to the end.
+    """
+    killed = 0
+    for moment_s in moments_s:
+        process = start(serve_and_tell, service)
+        process.join(moment_s)
+        process.kill()
+        process.join()
+        if process.exitcode == 0:
+            return killed
+        assert process.exitcode == -signal.SIGKILL
+        killed += 1
+    assert run(serve_and_tell, service) == 0
+    return killed
