@@ -121,7 +121,7 @@ def run_search(
         source: A study to start from, which has the same task and evaluations: ``NAME`` in the
             same storage or in ``runs/NAME``, or ``URL#NAME``. What it evaluated is not evaluated
             again; its best candidates within the new limits come first, and a model of one of
-            its rounds takes the dense one's place if that saves rounds. Its seed, budget, space
+            its rounds takes the dense one's place if it lies on the way. Its seed, budget, space
             and search settings may be others.
         extension: What to do beyond what the study was begun for.
         progress: Called before each evaluation, after each decision and at the end.

@@ -147,7 +147,7 @@ def count_rounds(course: Course, current: Round) -> int:
     """Return how many rounds are left, ``current`` included."""
     if current.is_last:
         return 1
-    return 1 + count_steps(course, current.goal)
+    return 1 + _count_steps(course, current.goal)
 
 
 def is_too_bad(course: Course, record: Record) -> bool:
@@ -205,7 +205,7 @@ def _follow(course: Course, current: Round, pruned: Record) -> Round:
 
 
 def _start_round(course: Course, number: int, base: str, start: float) -> Round:
-    steps = count_steps(course, start)
+    steps = _count_steps(course, start)
     goal = 1.0 if steps == 1 else start + (1.0 - start) / steps
     return Round(number=number, base=base, start=start, goal=goal, is_last=goal >= 1)
 
@@ -290,7 +290,7 @@ def _describe_miss(book: Book, held: Sequence[Round], usable: Sequence[Round]) -
     )
 
 
-def count_steps(course: Course, start: float) -> int:
+def _count_steps(course: Course, start: float) -> int:
     """Return how many rounds it takes from a progress to the end."""
     left = (1.0 - start) * math.log(course.reduction) / math.log(course.settings.step)
     return max(1, math.ceil(left - 1e-6))

@@ -16,11 +16,13 @@ from autocompress.graph.layers import LayerGraph
 from autocompress.jobs import Candidate, Job, Outcome
 from autocompress.search.counts import Bounds, make_bounds, read_counts
 from autocompress.search.records import Record
-from autocompress.search.rounds import Course, count_steps, holds_metric, is_too_bad
+from autocompress.search.rounds import Course, holds_metric, is_too_bad
 from autocompress.search.spec import Settings
 from autocompress.store.run_folder import RunFolder
 
 MOST_IMPORTS = 10  # Taken over per round: a searcher starts at the best of them.
+SLACK = 1.05  # Whole filters seldom cost exactly what a round's limit is.
+LEAST = 0.25  # Halvings of the cost below which a base brings nothing.
 FULL = Candidate(filters={}, columns={})
 
 
@@ -123,10 +125,10 @@ class Stock:
     def choose_start(
         self, settings: Settings, graph: LayerGraph, course: Course, has: Callable[[str], bool]
     ) -> Start:
-        """Return the model of the source that saves most rounds; the dense one if none does.
+        """Return the model of the source that is nearest to the budget, else the dense one.
 
-        It lies between the dense model and the budget in every limited resource, fits the space
-        and is good enough to go on from.
+        It lies between the dense model and the budget, fits the space and is good enough to go
+        on from; the way that is left takes no more rounds than the one from the dense model.
 
         Args:
             settings: Of the new study.
@@ -144,12 +146,9 @@ class Stock:
                 continue
             cost = asdict(bounds.model.count_candidate(candidate))
             progress = measure_progress(settings, bounds, course, cost)
-            saved = count_steps(course, 0.0) - count_steps(course, progress)
-            if (
-                progress > best.progress
-                and saved
-                and (has(record.artifact) or self.fetch(record.artifact))
-            ):
+            if progress <= best.progress:
+                continue
+            if has(record.artifact) or self.fetch(record.artifact):
                 best = Start(base=record.artifact, progress=progress)
         return best
 
@@ -202,22 +201,26 @@ def measure_progress(
     """Return how far a model is on the way to the budget, 0..1; 0 when it is beyond it.
 
     The resource that is least far counts, so that no limit of the next round lies more than a
-    step below the model.
+    step below the model. A model is beyond the budget too when any resource, limited or not,
+    fell by more than the budget asks of the most demanding one: it gave up what it need not.
     """
     dense = bounds.model.count_candidate(FULL)
     limits, costs = settings.budget.limits(dense), asdict(dense)
     least = settings.budget.minimize
+    if max(costs[name] / cost[name] for name in costs) > course.reduction * SLACK:
+        return 0.0
     far = []
     for name in {*limits} | ({least} if least else set()):
         limit = limits.get(name, 0.0) if name != least else 0.0
         fell = math.log(costs[name] / cost[name])
         if least:
             far += [fell / math.log(course.reduction)] if cost[name] > limit else []
-        elif cost[name] < limit:
+        elif cost[name] * SLACK < limit:
             return 0.0
         elif limit < costs[name]:
             far.append(fell / math.log(costs[name] / limit))
-    return max(0.0, min(far)) if far else 0.0
+    progress = min(far, default=0.0)
+    return progress if progress * math.log2(course.reduction) >= LEAST and progress < 1 else 0.0
 
 
 def _link_files(there: Path, here: Path) -> None:
