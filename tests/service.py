@@ -34,7 +34,7 @@ from autocompress.settings import settings_to_json
 from autocompress.store.run_folder import RunFolder
 from tests.fake_pool import FakePool, Fault, run_smoothly
 from tests.fakes import FakeEvaluator, make_search
-from tests.formula import FormulaRunner
+from tests.formula import RUNS, FormulaRunner
 from tests.laws import compare_memory
 
 VIOLATIONS = "violations.txt"
@@ -154,8 +154,7 @@ def serve_and_crash(service: Service, name: str, occurrence: int) -> None:
 
 def serve_and_tell(service: Service) -> None:
     """Search; a file always holds the name of the last checkpoint."""
-    Path(service.folder).mkdir(parents=True, exist_ok=True)
-    handle = os.open(Path(service.folder) / PLACE, os.O_WRONLY | os.O_CREAT)
+    handle = os.open(Path(service.folder) / PLACE, os.O_WRONLY)
 
     def checkpoint(name: str) -> None:
         os.pwrite(handle, f"{name:<12}".encode(), 0)
@@ -200,20 +199,35 @@ def run(target: Callable[..., None], *args: object) -> int | None:
     return process.exitcode
 
 
-def kill_often(service: Service, moments_s: Iterable[float]) -> int:
-    """Search in processes that are killed after so many seconds; return how many were.
+def kill_often(service: Service, moments_s: Iterable[float]) -> list[str]:
+    """Search in processes that are killed after so many seconds; return where they were.
 
-    The last one comes to the end.
+    The seconds count in turns from the start and from the first checkpoint, so that busy
+    machines get beyond the opening of the study. The last process comes to the end.
     """
-    killed = 0
-    for moment_s in moments_s:
+    places: list[str] = []
+    for number, moment_s in enumerate(moments_s):
+        Path(service.folder).mkdir(parents=True, exist_ok=True)
+        (Path(service.folder) / PLACE).write_text("")
         process = start(serve_and_tell, service)
+        while number % 2 and process.is_alive() and find_place(service, 0) == "opening":
+            time.sleep(0.01)
         process.join(moment_s)
         process.kill()
         process.join()
         if process.exitcode == 0:
-            return killed
+            return places
         assert process.exitcode == -signal.SIGKILL
-        killed += 1
-    assert run(serve_and_tell, service) == 0
-    return killed
+        places.append(find_place(service, process.pid or 0))
+    assert run(serve, service) == 0
+    return places
+
+
+def find_place(service: Service, pid: int) -> str:
+    """Return where a killed process was: in an evaluation, or after which checkpoint."""
+    root = Path(service.folder)
+    path = root / RUNS
+    last = path.read_text().splitlines()[-1].split() if path.exists() else []
+    if last and last[0] == "begin" and last[2] == str(pid):
+        return "evaluation"
+    return (root / PLACE).read_text().strip() or "opening"
