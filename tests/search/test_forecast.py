@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,38 @@ def test_a_new_search_is_counted_but_not_timed(tmp_path: Path) -> None:
     assert estimate.disk_bytes > 3 * estimate.table["full"].bytes
     assert estimate.limits["weights"] == pytest.approx(0.3 * estimate.table["full"].weights)
     assert not any(tmp_path.iterdir())
+
+
+def test_the_way_from_a_stored_model_is_shorter(tmp_path: Path) -> None:
+    attrs = {"start": {"base": "model", "progress": 0.5}}
+
+    estimate = estimate_graph(make_search(str(tmp_path)), make_small_graph(), attrs)
+
+    assert estimate.rounds == 1
+    assert estimate.left == {"fast": 6, "round": 0, "full": 1}
+
+
+def test_a_metric_to_hold_takes_rounds_down_to_the_smallest_model_at_most(tmp_path: Path) -> None:
+    settings = make_search(str(tmp_path), budget=Budget(worst_metric=0.9, minimize="macs"))
+
+    estimate = estimate_graph(settings, make_small_graph())
+
+    table = estimate.table
+    rounds = math.ceil(math.log2(table["full"].macs / table["smallest"].macs))
+    assert estimate.rounds == rounds
+    assert estimate.left == {"fast": 6 * rounds, "round": rounds, "full": 1}
+    assert estimate.limits == {}
+
+
+def test_an_extension_is_foreseen(tmp_path: Path) -> None:
+    settings = make_search(str(tmp_path))
+    with hold_study(settings.name, settings.storage, make_spec(settings), tmp_path) as study:
+        Ledger(study, 3).extend(5, 2)
+        Ledger(study, 3).extend(2, 0)
+
+    estimate = estimate_graph(settings, make_small_graph())
+
+    assert estimate.left == {"fast": 19, "round": 1, "full": 2}
 
 
 def test_an_unreachable_budget_is_refused(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from autocompress.evaluate.settings import EvaluateSettings
 from autocompress.search.budget import Budget
 from autocompress.search.controller import Wiring, hold_controller
 from autocompress.search.ledger import read_records
+from autocompress.search.needed import list_needed
 from autocompress.search.records import Record
 from autocompress.search.requests import hash_evaluation
 from autocompress.search.settings import SearchSettings
@@ -140,10 +141,9 @@ def test_what_is_taken_over_counts_as_no_evaluation(tmp_path: Path, first: Sourc
     assert {one.index for one in taken} == {-1}
     assert [one.index for one in asked] == list(range(EVALUATIONS))
     assert {one.candidate.key() for one in taken}.isdisjoint(one.candidate.key() for one in asked)
-    verdicts = [
-        json.loads(trial.user_attrs["verdict"])
-        for trial in open_study(settings.name, settings.storage).get_trials()
-    ]
+    trials = open_study(settings.name, settings.storage).get_trials()
+    verdicts = [json.loads(trial.user_attrs["verdict"]) for trial in trials]
+    assert trials[asked[0].number].user_attrs["parent"] == taken[0].number
     assert [one["cached"] for one in verdicts[: len(taken)]] == [True] * len(taken)
 
 
@@ -254,6 +254,16 @@ def test_a_source_is_found_by_its_name_or_url(
         find_source("first", replace(same, name="first"))
     with pytest.raises(StudyError, match="'none': no database at"):
         find_source("none", settings)
+
+
+def test_cleaning_keeps_what_was_taken_over(tmp_path: Path, first: Source) -> None:
+    settings = make_settings(tmp_path)
+    search(settings, first)
+    study = open_study(settings.name, settings.storage)
+
+    needed = list_needed([study], RunFolder(tmp_path))
+
+    assert study.user_attrs["source"]["record"] in needed.results
 
 
 def test_a_model_is_taken_over_whole(tmp_path: Path) -> None:
