@@ -201,6 +201,12 @@ def read_counts(bounds: Bounds, candidate: Candidate) -> Counts:
     return Counts(keeps, np.minimum(np.array(wanted), left))
 
 
+def count_shares(bounds: Bounds, counts: Counts) -> tuple[Floats, Floats]:
+    """Return the kept share of each group and of each layer's columns, in (0, 1]."""
+    left = bounds.model.count_open(counts.keeps)
+    return counts.keeps / bounds.dense_sizes, counts.columns / left
+
+
 def read_logits(bounds: Bounds, counts: Counts) -> Logits:
     """Return a point that rounds to ``counts`` at offset 0, as far as the bounds allow.
 

@@ -1,6 +1,9 @@
 """Guided annealing of several chains as a searcher: proposals from where each chain stands."""
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Iterator
+
+import numpy as np
 
 from autocompress.search.anneal import (
     Ladder,
@@ -13,8 +16,16 @@ from autocompress.search.anneal import (
     measure_temperature,
     pick_chain,
 )
-from autocompress.search.counts import make_candidate, read_counts
-from autocompress.search.guide import REDRAWS, Ground, make_start, move_logits
+from autocompress.search.counts import Counts, Logits, make_candidate, read_counts
+from autocompress.search.experience import (
+    Scored,
+    Surrogate,
+    fit_surrogate,
+    rank_drafts,
+    read_point,
+)
+from autocompress.search.fill import measure_fill, move_fill, scale_limits
+from autocompress.search.guide import REDRAWS, Ground, make_opening, make_start, move_logits
 from autocompress.search.records import Record
 from autocompress.search.searcher import Decision, Proposal
 
@@ -33,11 +44,13 @@ class Annealing:
         self.schedule = schedule
         self.ground = ground
         self._ladder = Ladder()
+        self._scored: list[Scored] = []
+        self._surrogate: Surrogate | None = None  # Of ``_scored``, made when it is needed.
 
     @property
-    def state(self) -> Ladder:
-        """Return where the chains stand."""
-        return self._ladder
+    def state(self) -> tuple[Ladder, tuple[Scored, ...]]:
+        """Return where the chains stand and what was scored."""
+        return self._ladder, tuple(self._scored)
 
     @property
     def best(self) -> Record | None:
@@ -55,24 +68,52 @@ class Annealing:
         current = find_current(self._ladder, chain)
         parent = current.number if current else -1
         if index < self.schedule.starts and not self._ladder.imported:
-            start = make_start(self.ground, index)
+            start = make_opening(self.ground, index)
             if start.key() not in known:
                 return Proposal(candidate=start, chain=chain, parent=parent)
         rng = draw(self.schedule, index, Purpose.MOVE)
         origin = current.candidate if current else make_start(self.ground, 0)
         counts = read_counts(self.ground.bounds, origin)
-        step = measure_step(self.schedule, self._ladder)
+        limits = dict(self.ground.limits)
+        if self.schedule.settings.resources:
+            fill = move_fill(measure_fill(self.ground, counts), rng)
+            limits = scale_limits(self.ground, fill)
         candidate = origin
-        for _ in range(REDRAWS):
-            moved = move_logits(self.ground, counts, step, rng)
-            candidate = make_candidate(self.ground.bounds, moved, self.ground.limits)
+        for moved in self._draft(counts, limits, rng):
+            candidate = make_candidate(self.ground.bounds, moved, limits)
             if candidate.key() not in known:
                 break
-            step *= REDRAW_GROWTH
         return Proposal(candidate=candidate, chain=chain, parent=parent)
 
     def decide(self, record: Record) -> Decision:
         """Take up the next decided evaluation of the round, in the order of decisions."""
         temperature = measure_temperature(self.schedule, self._ladder, record.chain)
         self._ladder = decide(self.schedule, self._ladder, record)
+        if math.isfinite(record.energy):
+            point = read_point(self.ground, record.candidate)
+            self._scored.append(Scored(point=point, energy=record.energy))
+            self._surrogate = None
         return Decision(accepted=self._ladder.moved, temperature=temperature)
+
+    def _draft(
+        self, counts: Counts, limits: dict[str, float], rng: np.random.Generator
+    ) -> Iterator[Logits]:
+        """Give moves from ``counts`` in the order in which they should be tried."""
+        step = measure_step(self.schedule, self._ladder)
+        surrogate = self._learn()
+        if surrogate is not None:
+            number = self.schedule.settings.drafts
+            drafts = [move_logits(self.ground, counts, step, rng) for _ in range(number)]
+            order = rank_drafts(surrogate, self.ground, drafts, limits)
+            yield from (drafts[place] for place in order[: REDRAWS // 2])
+        for _ in range(REDRAWS):
+            yield move_logits(self.ground, counts, step, rng)
+            step *= REDRAW_GROWTH
+
+    def _learn(self) -> Surrogate | None:
+        """Return what the round's scores teach; None when nothing is to be learnt."""
+        if self.schedule.settings.drafts == 1:
+            return None
+        if self._surrogate is None:
+            self._surrogate = fit_surrogate(self._scored)
+        return self._surrogate

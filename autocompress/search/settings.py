@@ -36,6 +36,8 @@ class SearchSettings:
         last_step: The same at the end of a round.
         prior: How much larger layers are expected to stand lower densities: the logit falls by
             this per e-fold of a layer's cost. 0 switches the prior off.
+        drafts: Moves drafted for each proposal; the one that the round's scores so far speak for
+            most is evaluated. 1 evaluates what is drawn.
         accept_first: Chance that a typical bad move is accepted when annealing begins.
         accept_last: The same at the end of a round.
         attempts: Attempts at an evaluation that fails, before it is given up.
@@ -53,13 +55,14 @@ class SearchSettings:
     step: float = 1.5
     last_step: float = 0.4
     prior: float = 0.3
-    accept_first: float = 0.8
+    drafts: int = 32
+    accept_first: float = 0.2
     accept_last: float = 0.01
     attempts: int = 3
     finalize_top: int = 1
 
     def __post_init__(self) -> None:
-        for key in ("evaluations", "attempts", "finalize_top"):
+        for key in ("evaluations", "drafts", "attempts", "finalize_top"):
             if getattr(self, key) < 1:
                 raise SettingError(f"search.{key}: want 1 or more, got {getattr(self, key)}")
         for key in ("chains", "batch", "prior", "trade", "penalty"):

@@ -22,7 +22,8 @@ from autocompress.settings import read_settings
 
 VARIANTS = {
     "guided": ["search.chains=1"],
-    "unguided": ["search.chains=1", "search.prior=0.0"],
+    "prior": ["search.chains=1", "search.drafts=1"],
+    "unguided": ["search.chains=1", "search.drafts=1", "search.prior=0.0"],
     "tempering": ["search.chains=4"],
     "random": ["search.searcher=random"],
     "tpe": ["search.searcher=tpe"],

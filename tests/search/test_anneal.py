@@ -71,7 +71,7 @@ def run_walk(
         known.add(proposal.candidate.key())
         searcher.decide(record)
         records.append(record)
-    return records, searcher.state
+    return records, searcher.state[0]
 
 
 def make_schedule(evaluations: int = 60, seed: int = 0, chains: int = 1) -> Schedule:
@@ -185,7 +185,7 @@ def test_a_typical_bad_move_is_accepted_as_the_settings_say() -> None:
 
     assert first is not None
     assert last is not None
-    assert math.exp(-0.5 / first) == pytest.approx(0.8)
+    assert math.exp(-0.5 / first) == pytest.approx(schedule.settings.accept_first)
     smaller = schedule.settings.last_step / schedule.settings.step
     assert math.exp(-0.5 * smaller / last) == pytest.approx(0.01)
     assert measure_step(schedule, walk) == pytest.approx(schedule.settings.last_step)
