@@ -15,6 +15,7 @@ from autocompress.search.counts import (
     Logits,
     count_cost,
     make_candidate,
+    read_counts,
     read_logits,
 )
 
@@ -36,18 +37,28 @@ class Ground:
         limits: Most units of each resource.
         base: Counts of the model the round starts from.
         prior: Strength of the experience prior.
+        hints: Candidates that did well under other limits.
     """
 
     bounds: Bounds
     limits: Mapping[str, float]
     base: Counts
     prior: float
+    hints: tuple[Candidate, ...] = ()
 
 
 def count_starts(ground: Ground, evaluations: int) -> int:
     """Return the number of starting points of a round."""
     is_full = bool((ground.base.keeps == ground.bounds.dense_sizes).all())
-    return min(evaluations, 3 if is_full else 4)
+    return min(evaluations, len(ground.hints) + (3 if is_full else 4))
+
+
+def make_opening(ground: Ground, index: int) -> Candidate:
+    """Return what a round scores first: the hints brought to its limits, then its own starts."""
+    if index >= len(ground.hints):
+        return make_start(ground, index - len(ground.hints))
+    counts = read_counts(ground.bounds, ground.hints[index])
+    return make_candidate(ground.bounds, read_logits(ground.bounds, counts), ground.limits)
 
 
 def make_start(ground: Ground, index: int) -> Candidate:

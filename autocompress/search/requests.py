@@ -72,7 +72,8 @@ class Asker:
             self.restore(current.base)
             dense, _ = self.evaluator.describe("")
             base, kept = self.evaluator.describe(current.base)
-            site = make_site(self.settings, current, dense, base, kept)
+            hints = self.stock.list_hints(current.base) if self.stock is not None else ()
+            site = make_site(self.settings, current, dense, base, kept, hints)
             for record in self.book.find(current.number, "fast"):
                 site.searcher.decide(record)
             self.sites[current.number] = site

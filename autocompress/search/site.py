@@ -29,7 +29,12 @@ class Site:
 
 
 def make_site(
-    settings: Settings, current: Round, dense: LayerGraph, base: LayerGraph, kept: Candidate
+    settings: Settings,
+    current: Round,
+    dense: LayerGraph,
+    base: LayerGraph,
+    kept: Candidate,
+    hints: tuple[Candidate, ...] = (),
 ) -> Site:
     """Return the site of a round.
 
@@ -39,6 +44,7 @@ def make_site(
         dense: The dense model.
         base: The model where the round starts.
         kept: Counts of ``base``.
+        hints: Candidates of ``base`` that did well under other limits.
 
     Raises:
         BudgetError: The round's goal cannot be reached from its base.
@@ -47,7 +53,7 @@ def make_site(
     limits = settings.budget.limits(
         count_dense(dense), current.goal, find_smallest(settings, dense)
     )
-    ground = Ground(bounds, limits, read_counts(bounds, kept), settings.search.prior)
+    ground = Ground(bounds, limits, read_counts(bounds, kept), settings.search.prior, hints)
     make_start(ground, 0)
     schedule = Schedule(
         settings=settings.search,

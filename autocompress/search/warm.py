@@ -21,6 +21,7 @@ from autocompress.search.spec import Settings
 from autocompress.store.run_folder import RunFolder
 
 MOST_IMPORTS = 10  # Taken over per round: a searcher starts at the best of them.
+MOST_HINTS = 2
 SLACK = 1.05  # Whole filters seldom cost exactly what a round's limit is.
 LEAST = 0.25  # Halvings of the cost below which a base brings nothing.
 FULL = Candidate(filters={}, columns={})
@@ -121,6 +122,23 @@ class Stock:
                 if all(cost[name] <= limit for name, limit in limits.items()):
                     fits.setdefault(one.job.candidate.key(), one)
         return list(fits.values())
+
+    def list_hints(self, base: str) -> tuple[Candidate, ...]:
+        """Return the best few candidates of the last round that began at a base.
+
+        Args:
+            base: Where a round starts.
+        """
+        scored = [one for one in self.stored if (one.job.stage, one.job.base) == ("fast", base)]
+        if not scored:
+            return ()
+        last = max(one.record.round for one in scored)
+        ranked = sorted(
+            (one for one in scored if one.record.round == last),
+            key=lambda one: (one.record.energy, one.record.seq),
+        )
+        fits = {one.job.candidate.key(): one.job.candidate for one in ranked}
+        return tuple(fits.values())[:MOST_HINTS]
 
     def choose_start(
         self, settings: Settings, graph: LayerGraph, course: Course, has: Callable[[str], bool]
