@@ -10,8 +10,9 @@ import pytest
 
 from autocompress.errors import StudyError
 from autocompress.evaluate.settings import EvaluateSettings
-from autocompress.search.budget import Budget
+from autocompress.search.budget import Budget, measure_excess
 from autocompress.search.controller import Wiring, hold_controller
+from autocompress.search.guide import make_opening
 from autocompress.search.ledger import read_records
 from autocompress.search.needed import list_needed
 from autocompress.search.records import Record
@@ -145,6 +146,23 @@ def test_what_is_taken_over_counts_as_no_evaluation(tmp_path: Path, first: Sourc
     verdicts = [json.loads(trial.user_attrs["verdict"]) for trial in trials]
     assert trials[asked[0].number].user_attrs["parent"] == taken[0].number
     assert [one["cached"] for one in verdicts[: len(taken)]] == [True] * len(taken)
+
+
+def test_lower_limits_are_first_met_from_the_best_that_is_known(
+    tmp_path: Path, first: Source
+) -> None:
+    settings = make_settings(tmp_path, budget=Budget(weights=0.25))
+    records, evaluator = search(settings, first)
+
+    with hold_controller(settings, Wiring(make_evaluator=lambda: evaluator)) as controller:
+        ground = controller.open_site(controller.plan().find_round(0)).ground
+
+    begun = [one for one in records if one.round == 0 and one.stage == "fast"]
+    there = [one for one in read_source(first) if one.base == begun[0].base]
+    best = min((one for one in there if one.stage == "fast"), key=lambda one: one.energy)
+    assert ground.hints[0] == best.candidate
+    assert begun[0].source or begun[0].candidate == make_opening(ground, 0)
+    assert measure_excess(begun[0].metrics, ground.limits)["weights"] <= 0
 
 
 @pytest.fixture(scope="module", params=[0, 3], ids=["serial", "batch"])
