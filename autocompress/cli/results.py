@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from autocompress.store.run_folder import RunFolder
 from autocompress.zoo.make import is_known, make_model
 
 REPORT_FILE = "report.html"
+BEST = "best"
 
 
 def write_report(
@@ -57,21 +59,29 @@ def list_options(task: TaskSettings) -> str:
 def list_models(found: Found) -> dict[int, str]:
     """Return where the finished models lie by trial number, the best first.
 
-    Each is a link ``models/trial-N`` in the run folder, which is easier to type than its key.
+    Each is a link ``models/trial-N`` in the run folder, which is easier to type than its key;
+    ``models/best`` leads to the first.
     """
     rows = find_finished(trials_frame(found.study), read_direction(found.study))
-    keys = zip(rows["number"], rows["artifact"], strict=True)
-    return {
-        int(number): str(link_model(found.folder, int(number), key))
-        for number, key in keys
+    keys = {
+        int(number): key
+        for number, key in zip(rows["number"], rows["artifact"], strict=True)
         if found.folder.has(key)
+    }
+    for key in [*keys.values()][:1]:
+        with suppress(OSError):
+            (found.folder.root / "models" / BEST).unlink()
+        link_model(found.folder, BEST, key)
+    return {
+        number: str(link_model(found.folder, f"trial-{number}", key))
+        for number, key in keys.items()
     }
 
 
-def link_model(folder: RunFolder, number: int, key: str) -> Path:
+def link_model(folder: RunFolder, name: str, key: str) -> Path:
     """Return a link to the model called ``key``; its own folder where links cannot be made."""
     target = folder.path(key)
-    link = folder.root / "models" / f"trial-{number}"
+    link = folder.root / "models" / name
     try:
         link.parent.mkdir(exist_ok=True)
         if not link.exists():

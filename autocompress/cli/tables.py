@@ -89,7 +89,10 @@ def print_sensitivity(name: str, rows: pd.DataFrame) -> None:
     cells = [
         (
             str(row["density"]),
-            *(f"{row[key]:+.3g}" for key in ("per_halving", "correlation")),
+            *(
+                "-" if math.isnan(row[key]) else f"{row[key]:+.3g}"
+                for key in ("per_halving", "correlation")
+            ),
             *(f"{row[key]:.3g}" for key in ("lowest", "highest")),
         )
         for _, row in rows.iterrows()

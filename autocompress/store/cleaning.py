@@ -20,7 +20,7 @@ _DRAFT = re.compile(r"[0-9a-f]{32}")
 _RECORD = re.compile(rf"({_KEY.pattern})\.json")
 _DAMAGED = re.compile(rf"({_KEY.pattern})\.json{re.escape(DAMAGED)}")
 _RECORD_DRAFT = re.compile(rf"\.{_DRAFT.pattern}\.tmp")
-_LINK = re.compile(r"trial-\d+")
+_LINK = re.compile(r"best|trial-\d+")
 _MODEL_FILES = frozenset((WEIGHTS_FILE, STRUCTURE_FILE, METRICS_FILE))
 _FILES: dict[Kind, frozenset[str]] = {
     "dense": _MODEL_FILES | {"dense.json"},

@@ -64,6 +64,8 @@ def test_a_search_ends_with_a_front_a_report_and_a_model(
     models = sorted(tmp_path.glob("runs/tiny/models/trial-*"))
     assert len(models) == 2
     assert f"model of {models[0].name.replace('-', ' ')}" in first.out
+    best = tmp_path / "runs" / "tiny" / "models" / "best"
+    assert best.resolve() in [one.resolve() for one in models]
     shown = commands.run("evaluate", str(models[0]), "--json")
     assert json.loads(shown.out)["weights_stored"] < 0.3 * 30_496
 

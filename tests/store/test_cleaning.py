@@ -27,9 +27,9 @@ def write_model(root: Path, name: str, *more: str) -> Path:
     return RunFolder(root).write(key_of(name), fill)
 
 
-def link(root: Path, name: str, number: int) -> Path:
+def link(root: Path, name: str, shown: str) -> Path:
     key = key_of(name)
-    path = root / "models" / f"trial-{number}"
+    path = root / "models" / shown
     path.parent.mkdir(exist_ok=True)
     path.symlink_to(Path("..", "objects", key[:2], key))
     return path
@@ -47,7 +47,7 @@ def root(tmp_path: Path) -> Path:
     (root / "results" / f".{'a' * 32}.tmp").write_bytes(b"{}")
     (root / "tmp" / ("b" * 32) / "inner").mkdir(parents=True)
     (root / "tmp" / ("b" * 32) / "inner" / "file").write_bytes(b"123")
-    link(root, "finished", 3)
+    link(root, "finished", "trial-3")
     (root / "study.db").write_bytes(b"SQLite")
     (root / "report.html").write_text("report")
     return root
@@ -103,8 +103,9 @@ def test_what_needs_nothing_is_freed_to_the_last_byte(root: Path) -> None:
     assert list_files(root) == ["report.html", "study.db"]
 
 
-def test_a_link_to_nothing_goes_and_one_to_a_model_stays(root: Path) -> None:
-    lost = link(root, "never there", 4)
+@pytest.mark.parametrize("shown", ["trial-4", "best"])
+def test_a_link_to_nothing_goes_and_one_to_a_model_stays(root: Path, shown: str) -> None:
+    lost = link(root, "never there", shown)
     needed = Needed(objects=frozenset((key_of("finished"),)), results=frozenset())
 
     freed = [one.path for one in find_needless(list_items(root), needed) if one.kind == "link"]
