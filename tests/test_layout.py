@@ -32,6 +32,9 @@ ACROSS = {
     "test_import",
     "test_install",
     "test_kills",
+    "test_descent",
+    "test_goal",
+    "test_reuse",
     "test_end_to_end",
 }
 
