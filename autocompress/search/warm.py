@@ -219,8 +219,9 @@ def measure_progress(
     """Return how far a model is on the way to the budget, 0..1; 0 when it is beyond it.
 
     The resource that is least far counts, so that no limit of the next round lies more than a
-    step below the model. A model is beyond the budget too when any resource, limited or not,
-    fell by more than the budget asks of the most demanding one: it gave up what it need not.
+    step below the model; those whose limit holds already do not. Beyond the budget is a model of
+    which any resource, limited or not, fell by more than the budget asks of the most demanding
+    one: it gave up what it need not.
     """
     dense = bounds.model.count_candidate(FULL)
     limits, costs = settings.budget.limits(dense), asdict(dense)
@@ -233,9 +234,7 @@ def measure_progress(
         fell = math.log(costs[name] / cost[name])
         if least:
             far += [fell / math.log(course.reduction)] if cost[name] > limit else []
-        elif cost[name] * SLACK < limit:
-            return 0.0
-        elif limit < costs[name]:
+        elif cost[name] > limit:
             far.append(fell / math.log(costs[name] / limit))
     progress = min(far, default=0.0)
     return progress if progress * math.log2(course.reduction) >= LEAST and progress < 1 else 0.0

@@ -131,6 +131,15 @@ def test_the_same_budget_begins_with_the_best_that_is_known(tmp_path: Path, firs
         assert "full" not in {job.stage for job in evaluator.jobs}
 
 
+def test_a_model_that_meets_one_of_two_limits_is_a_start(tmp_path: Path, first: Source) -> None:
+    settings = make_settings(tmp_path, budget=Budget(weights=0.3, macs=0.95))
+
+    records, _ = search(settings, first)
+
+    assert {one.round for one in records} == {0}
+    assert records[0].base == next(r for r in read_source(first) if r.stage == "round").artifact
+
+
 def test_what_is_taken_over_counts_as_no_evaluation(tmp_path: Path, first: Source) -> None:
     settings = make_settings(tmp_path)
 
