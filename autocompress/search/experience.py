@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,6 @@ Floats = NDArray[np.float64]
 
 LEAST = 5  # Scores before anything is concluded.
 MOST_BEST, MOST_LATEST = 50, 150  # A thousand scores say little more of where a chain stands.
-WORST, LUCKIEST = 3.0, -6.0  # Scores are cut there, in robust standard deviations.
 REACH = 5.0  # Densities beyond odds of 150 to 1 are alike.
 LENGTHS, LINEAR, NOISES = (1.0, 2.5), (0.0, 1.0), (0.02, 0.1, 0.4)
 OPTIMISM = 0.5  # Standard deviations by which what is unknown is taken for better.
@@ -97,12 +97,11 @@ def fit_surrogate(scored: Sequence[Scored]) -> Surrogate | None:
         return None
     points = np.array([one.point for one in chosen])
     energies = np.array([one.energy for one in chosen], dtype=np.float64)
-    low, high = np.percentile(energies, [25, 75])
     centre, spread = points.mean(axis=0), float(points.std(axis=0).mean())
-    if not (high > low and spread > 0):
+    if not (np.ptp(energies) > 0 and spread > 0):
         return None
     points = (points - centre) / spread
-    scores = np.clip((energies - np.median(energies)) / ((high - low) / 1.35), LUCKIEST, WORST)
+    scores = _spread_ranks(energies)
     fits = []
     for length, linear in product(LENGTHS, LINEAR):
         alike = _correlate(points, points, length, linear)
@@ -141,6 +140,14 @@ def rank_drafts(
     points = _clip_logits(relax_densities(ground.bounds, filters, columns, limits))
     order: list[int] = np.argsort(surrogate.promise(points), kind="stable").tolist()
     return order
+
+
+def _spread_ranks(energies: Floats) -> Floats:
+    """Return normal scores: losses at chance are no further away than their order says."""
+    _, places, counts = np.unique(energies, return_inverse=True, return_counts=True)
+    ranks = np.cumsum(counts) - (counts - 1) / 2 - 0.5  # Equal energies share their mean rank.
+    normal = NormalDist()
+    return np.array([normal.inv_cdf(rank / len(energies)) for rank in ranks[places]])
 
 
 def _correlate(one: Floats, other: Floats, length: float, linear: float) -> Floats:

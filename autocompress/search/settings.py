@@ -52,8 +52,8 @@ class SearchSettings:
     objectives: tuple[Objective, ...] = ("energy",)
     trade: float = 1.0
     penalty: float = 10.0
-    step: float = 1.5
-    last_step: float = 0.4
+    step: float = 1.2
+    last_step: float = 0.3
     prior: float = 0.3
     drafts: int = 32
     accept_first: float = 0.2
