@@ -6,6 +6,7 @@ is decided by the likelihood of the scores.
 """
 
 import math
+from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -22,7 +23,7 @@ from autocompress.search.relax import relax_densities
 Floats = NDArray[np.float64]
 
 LEAST = 5  # Scores before anything is concluded.
-MOST_BEST, MOST_LATEST = 50, 150  # A thousand scores say little more of where a chain stands.
+MOST_BEST, MOST_LATEST = 40, 80  # A thousand scores say little more of where a chain stands.
 REACH = 5.0  # Densities beyond odds of 150 to 1 are alike.
 LENGTHS, LINEAR, NOISES = (1.0, 2.5), (0.0, 1.0), (0.02, 0.1, 0.4)
 OPTIMISM = 0.5  # Standard deviations by which what is unknown is taken for better.
@@ -67,12 +68,50 @@ class Surrogate:
         return promised
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Scored:
-    """A scored candidate as the surrogate sees it."""
+    """A scored candidate as the surrogate sees it.
 
-    point: tuple[float, ...]
+    Attributes:
+        energy: Its score, finite.
+        place: Its place in the order of decisions.
+        point: Logits of its densities.
+    """
+
     energy: float
+    place: int
+    point: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The best and the latest scores of a round.
+
+    Attributes:
+        count: Scores taken up.
+        best: The best, best first.
+        latest: The latest, oldest first.
+    """
+
+    count: int = 0
+    best: tuple[Scored, ...] = ()
+    latest: tuple[Scored, ...] = ()
+
+    def add(self, point: tuple[float, ...], energy: float) -> "Memory":
+        """Return a memory with one more score."""
+        scored = Scored(energy=energy, place=self.count, point=point)
+        best = [*self.best]
+        insort(best, scored)
+        return Memory(
+            count=self.count + 1,
+            best=tuple(best[:MOST_BEST]),
+            latest=(*self.latest, scored)[-MOST_LATEST:],
+        )
+
+    @property
+    def scored(self) -> list[Scored]:
+        """Return what is remembered, in the order of decisions."""
+        return sorted({*self.best, *self.latest}, key=lambda one: one.place)
 
 
 def read_point(ground: Ground, candidate: Candidate) -> tuple[float, ...]:
@@ -81,18 +120,9 @@ def read_point(ground: Ground, candidate: Candidate) -> tuple[float, ...]:
     return tuple(_clip_logits(np.concatenate(shares)).tolist())
 
 
-def pick_scored(scored: Sequence[Scored]) -> list[Scored]:
-    """Return the best and the latest, in the order of their decisions."""
-    if len(scored) <= MOST_BEST + MOST_LATEST:
-        return list(scored)
-    order = sorted(range(len(scored)), key=lambda place: scored[place].energy)
-    latest = range(len(scored) - MOST_LATEST, len(scored))
-    return [scored[place] for place in sorted({*order[:MOST_BEST], *latest})]
-
-
-def fit_surrogate(scored: Sequence[Scored]) -> Surrogate | None:
-    """Return what ``scored`` teach; None while they are too few or all alike."""
-    chosen = pick_scored(scored)
+def fit_surrogate(memory: Memory) -> Surrogate | None:
+    """Return what the scores teach; None while they are too few or all alike."""
+    chosen = memory.scored
     if len(chosen) < LEAST:
         return None
     points = np.array([one.point for one in chosen])

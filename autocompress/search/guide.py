@@ -79,21 +79,44 @@ def make_start(ground: Ground, index: int) -> Candidate:
     return make_candidate(bounds, points[index], ground.limits)
 
 
-def move_logits(ground: Ground, counts: Counts, step: float, rng: np.random.Generator) -> Logits:
-    """Return the point of ``counts`` with one to three groups moved."""
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """A point that moves set out from, with all that they share.
+
+    Attributes:
+        logits: The point.
+        groups: How far each group leans, see ``measure_weight``; shape (groups,).
+        layers: The same of each layer's columns; shape (layers,).
+        blocks: Groups that can move: their place, the places of layers whose columns can, and
+            whether their filters can.
+    """
+
+    logits: Logits
+    groups: Floats
+    layers: Floats
+    blocks: Sequence[tuple[int, Sequence[int], bool]]
+
+
+def make_origin(ground: Ground, counts: Counts) -> Origin:
+    """Return the point of ``counts``, to move from."""
     bounds = ground.bounds
-    logits = read_logits(bounds, counts)
-    groups, layers = measure_weight(ground, counts)
+    lean = LEAN if ground.prior > 0 else 0.0
+    groups, layers = (lean * np.clip(weight, -2, 2) for weight in measure_weight(ground, counts))
     places = {layer.name: place for place, layer in enumerate(bounds.graph.layers)}
     blocks = [
         (place, _movable_columns(bounds, group, places), _is_movable(bounds, place))
         for place, group in enumerate(bounds.graph.groups)
     ]
-    blocks = [block for block in blocks if block[1] or block[2]]
+    movable = [block for block in blocks if block[1] or block[2]]
+    return Origin(read_logits(bounds, counts), groups, layers, movable)
+
+
+def move_logits(origin: Origin, step: float, rng: np.random.Generator) -> Logits:
+    """Return the point of ``origin`` with one to three groups moved."""
+    logits, blocks = origin.logits, origin.blocks
     if not blocks:
         return logits
     filters, columns = logits.filters.copy(), logits.columns.copy()
-    lean = LEAN if ground.prior > 0 else 0.0
     picked = min(int(rng.integers(1, MOST_GROUPS + 1)), len(blocks))
     for number in rng.choice(len(blocks), size=picked, replace=False).tolist():
         place, movable, has_filters = blocks[number]
@@ -101,11 +124,11 @@ def move_logits(ground: Ground, counts: Counts, step: float, rng: np.random.Gene
             rng, has_filters=has_filters, has_columns=bool(movable)
         )
         if use_filters:
-            size = step * (rng.normal() - lean * np.clip(groups[place], -2, 2))
+            size = step * (rng.normal() - origin.groups[place])
             filters[place] = min(filters[place], EDGE) + size
         if use_columns:
             for layer in _choose_layers(movable, rng):
-                size = step * (rng.normal() - lean * np.clip(layers[layer], -2, 2))
+                size = step * (rng.normal() - origin.layers[layer])
                 moved = min(columns[layer], EDGE) + size
                 columns[layer] = FULL if rng.random() < REFILL else moved
     return Logits(filters, columns)

@@ -18,14 +18,21 @@ from autocompress.search.anneal import (
 )
 from autocompress.search.counts import Counts, Logits, make_candidate, read_counts
 from autocompress.search.experience import (
-    Scored,
+    Memory,
     Surrogate,
     fit_surrogate,
     rank_drafts,
     read_point,
 )
 from autocompress.search.fill import measure_fill, move_fill, scale_limits
-from autocompress.search.guide import REDRAWS, Ground, make_opening, make_start, move_logits
+from autocompress.search.guide import (
+    REDRAWS,
+    Ground,
+    make_opening,
+    make_origin,
+    make_start,
+    move_logits,
+)
 from autocompress.search.records import Record
 from autocompress.search.searcher import Decision, Proposal
 
@@ -44,13 +51,13 @@ class Annealing:
         self.schedule = schedule
         self.ground = ground
         self._ladder = Ladder()
-        self._scored: list[Scored] = []
-        self._surrogate: Surrogate | None = None  # Of ``_scored``, made when it is needed.
+        self._memory = Memory()
+        self._surrogate: Surrogate | None = None  # Of the memory, made when it is needed.
 
     @property
-    def state(self) -> tuple[Ladder, tuple[Scored, ...]]:
+    def state(self) -> tuple[Ladder, Memory]:
         """Return where the chains stand and what was scored."""
-        return self._ladder, tuple(self._scored)
+        return self._ladder, self._memory
 
     @property
     def best(self) -> Record | None:
@@ -91,7 +98,7 @@ class Annealing:
         self._ladder = decide(self.schedule, self._ladder, record)
         if math.isfinite(record.energy):
             point = read_point(self.ground, record.candidate)
-            self._scored.append(Scored(point=point, energy=record.energy))
+            self._memory = self._memory.add(point, record.energy)
             self._surrogate = None
         return Decision(accepted=self._ladder.moved, temperature=temperature)
 
@@ -99,15 +106,16 @@ class Annealing:
         self, counts: Counts, limits: dict[str, float], rng: np.random.Generator
     ) -> Iterator[Logits]:
         """Give moves from ``counts`` in the order in which they should be tried."""
+        origin = make_origin(self.ground, counts)
         step = measure_step(self.schedule, self._ladder)
         surrogate = self._learn()
         if surrogate is not None:
             number = self.schedule.settings.drafts
-            drafts = [move_logits(self.ground, counts, step, rng) for _ in range(number)]
+            drafts = [move_logits(origin, step, rng) for _ in range(number)]
             order = rank_drafts(surrogate, self.ground, drafts, limits)
             yield from (drafts[place] for place in order[: REDRAWS // 2])
         for _ in range(REDRAWS):
-            yield move_logits(self.ground, counts, step, rng)
+            yield move_logits(origin, step, rng)
             step *= REDRAW_GROWTH
 
     def _learn(self) -> Surrogate | None:
@@ -115,5 +123,5 @@ class Annealing:
         if self.schedule.settings.drafts == 1:
             return None
         if self._surrogate is None:
-            self._surrogate = fit_surrogate(self._scored)
+            self._surrogate = fit_surrogate(self._memory)
         return self._surrogate
