@@ -213,13 +213,25 @@ def _start_round(course: Course, number: int, base: str, start: float) -> Round:
 def _plan_descent(course: Course, book: Book) -> Plan:
     """Return what to do next where one resource is minimised while the metric holds.
 
+    A model of another study may be the smallest that holds: when no round from there does, the
+    search begins again with the dense one.
+    """
+    plan = _descend(course, book)
+    if plan.missed and course.base:
+        plan = _descend(replace(course, base="", start=0.0), book, plan.opened)
+    return plan
+
+
+def _descend(course: Course, book: Book, before: Sequence[Round] = ()) -> Plan:
+    """Return what to do next of a descent, after the rounds ``before`` it.
+
     Rounds go down by the step until one misses the metric; then the step is halved a few times,
     as in a binary search. Last, models are finished of the lowest round that held, or, when
     they miss the metric, of the round before it.
     """
     settings = course.settings
     step = math.log(settings.step) / max(math.log(course.reduction), 1e-9)
-    opened, held = list[Round](), list[Round]()
+    opened, held = list(before), list[Round]()
     start, base, halvings = course.start, course.base, -1
     again = False
     while True:

@@ -106,6 +106,22 @@ def test_the_finished_model_holds_whenever_one_can(rounds: list[bool], fulls: li
         assert plans[-1].missed
 
 
+@given(st.floats(0.0, 1.0), st.floats(0.01, 0.99))
+def test_a_start_elsewhere_never_costs_the_answer(boundary: float, start: float) -> None:
+    alone, _ = play(COURSE, hold_until(boundary))
+
+    plans, records = play(replace(COURSE, base="other", start=start), hold_until(boundary))
+
+    assert bool(plans[-1].missed) <= bool(alone[-1].missed)
+    opened = plans[-1].opened
+    assert [one.number for one in opened] == list(range(len(opened)))
+    assert (opened[0].base, opened[0].start) == ("other", start)
+    again = [one for one in opened if (one.base, one.start) == ("", 0.0)]
+    held = [one.round for one in records if one.stage == "round" and one.energy <= WORST]
+    # The dense model is gone back to only when nothing from the start held.
+    assert not again or all(number >= again[0].number for number in held)
+
+
 @given(st.floats(0.0, 1.0))
 def test_every_round_starts_from_the_last_that_held(boundary: float) -> None:
     plans, records = play(COURSE, hold_until(boundary))

@@ -11,12 +11,15 @@ from autocompress.search.ledger import read_records
 from autocompress.search.rounds import RoundSettings
 from autocompress.search.settings import SearchSettings
 from autocompress.search.study import open_study
+from autocompress.search.warm import Source
 from tests.fakes import FakeEvaluator, make_search
 
 GOAL = Budget(worst_metric=0.955, minimize="macs")
 
 
-def search(folder: Path, budget: Budget, drop: float) -> SearchResult:
+def search(
+    folder: Path, budget: Budget, drop: float, source: Source | None = None
+) -> SearchResult:
     settings = make_search(
         str(folder),
         budget=budget,
@@ -24,7 +27,8 @@ def search(folder: Path, budget: Budget, drop: float) -> SearchResult:
         rounds=RoundSettings(step=4.0, halvings=1),
     )
     evaluator = FakeEvaluator(drop=drop)
-    with hold_controller(settings, Wiring(make_evaluator=lambda: evaluator)) as controller:
+    wiring = Wiring(make_evaluator=lambda: evaluator)
+    with hold_controller(settings, wiring, source=source) as controller:
         plan = controller.run()
         return SearchResult(
             settings=settings,
@@ -86,3 +90,16 @@ def test_a_finished_search_has_nothing_left_to_do(tmp_path: Path) -> None:
     assert again.evaluated == 0
     assert again.records == first.records
     assert list(again.records) == read_records(open_study("fake", again.settings.storage))
+
+
+def test_what_a_source_held_a_study_from_it_holds_too(tmp_path: Path) -> None:
+    budget = replace(GOAL, worst_metric=0.94)
+    first = search(tmp_path / "first", budget, drop=0.01).settings
+    source = Source(name=first.name, storage=first.storage, run_dir=first.run_dir)
+
+    again = search(tmp_path / "again", budget, drop=0.01, source=source)
+
+    start = open_study("fake", again.settings.storage).user_attrs["start"]
+    assert start["base"]  # From where the source ended, so that nothing below it may hold.
+    assert again.missed == ""
+    assert again.finished[0].metrics["val_metric"] >= 0.94
