@@ -234,6 +234,8 @@ class Controller:
             self._flying[pending.key].append(pending)
         else:
             self._flying[pending.key] = [pending]
+            # Before a worker looks for it: a base that is gone is made again here.
+            self.open_site(self.plan().find_round(pending.job.round))
             self._desk.executor.submit(pending.key, pending.job)
             stage = pending.job.stage
             self._tell("search" if stage == "fast" else stage)
@@ -369,7 +371,10 @@ class Controller:
     def _tell(self, phase: Phase, record: Record | None = None) -> None:
         plan = self.plan()
         left = count_left(self._course, plan, self.book)
-        searcher = self.open_site(plan.round).searcher
+        # Who pressed Ctrl-C waits for no base that is gone and would be made again.
+        opened = self._asker.sites.get(plan.round.number)
+        site = opened if phase == "stopped" else self.open_site(plan.round)
+        best = site.searcher.best if site else None
         self._desk.watch(
             SearchProgress(
                 phase=phase,
@@ -377,8 +382,8 @@ class Controller:
                 rounds=plan.rounds,
                 done=len(self.book),
                 total=len(self.book) + sum(left.values()),
-                best=searcher.best.energy if searcher.best else None,
-                accepted_share=searcher.accepted_share,
+                best=best.energy if best else None,
+                accepted_share=site.searcher.accepted_share if site else None,
                 left_s=estimate_seconds(left, self.book, self._desk.executor.slots),
                 running=len(self._flying),
                 record=record,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from autocompress.data.settings import DataSettings
-from autocompress.errors import ArtifactError, SpecMismatchError
+from autocompress.errors import ArtifactError, EvaluationError, SpecMismatchError
 from autocompress.evaluate.settings import (
     EvaluateSettings,
     FastSettings,
@@ -14,10 +14,17 @@ from autocompress.evaluate.settings import (
     PruneSettings,
 )
 from autocompress.evaluate.task import TaskSettings
+from autocompress.execute.in_process import InProcess
 from autocompress.jobs import Candidate, Job, Outcome, Stage
 from autocompress.masks.purify import PurifySettings
 from autocompress.search.budget import Budget
-from autocompress.search.controller import SearchResult, finalize_trial, run_search
+from autocompress.search.controller import (
+    SearchResult,
+    Wiring,
+    finalize_trial,
+    hold_controller,
+    run_search,
+)
 from autocompress.search.needed import clean_folder
 from autocompress.search.progress import SearchProgress
 from autocompress.search.records import Record
@@ -27,8 +34,10 @@ from autocompress.search.settings import SearchSettings
 from autocompress.search.spec import Settings
 from autocompress.search.study import open_study
 from autocompress.store.cleaning import list_items
+from autocompress.store.run_folder import RunFolder
 from autocompress.train.loop import TrainSettings
 from autocompress.zoo.make import ModelSettings
+from tests.fakes import FakeEvaluator, make_search
 
 FIRST = Candidate(filters={"a": 6}, columns={})
 SECOND = Candidate(filters={"a": 3}, columns={})
@@ -118,6 +127,80 @@ def test_a_model_of_another_dense_model_is_not_taken_for_it() -> None:
 def test_a_model_that_nobody_made_is_named() -> None:
     with pytest.raises(ArtifactError, match="model unknown is stored nowhere"):
         restore_model("unknown", search(FakeMaker()), FakeMaker(), seed=7)
+
+
+@dataclass
+class ForgetfulEvaluator(FakeEvaluator):
+    """Has only the models that it made itself."""
+
+    made: set[str] = field(default_factory=set)
+
+    def has(self, key: str) -> bool:
+        return not key or key in self.made
+
+    def run(self, job: Job) -> Outcome:
+        outcome = super().run(job)
+        self.made.add(outcome.artifact)
+        return outcome
+
+
+class CarefulExecutor(InProcess):
+    """Takes only jobs whose base is there: a worker may begin at once."""
+
+    def __init__(self, runner: ForgetfulEvaluator, folder: RunFolder) -> None:
+        super().__init__(runner, folder)
+        self._has = runner.has
+
+    def submit(self, key: str, job: Job) -> None:
+        assert self._has(job.base)
+        super().submit(key, job)
+
+
+@pytest.fixture
+def waiting(tmp_path: Path) -> Settings:
+    """Return the settings of a search that was stopped with a candidate of its last round."""
+
+    def stop(now: SearchProgress) -> None:
+        if now.round == 1 and now.running:
+            raise KeyboardInterrupt
+
+    settings = make_search(str(tmp_path))
+    wiring = Wiring(make_evaluator=FakeEvaluator, watch=stop)
+    with pytest.raises(KeyboardInterrupt), hold_controller(settings, wiring) as controller:
+        controller.run()
+    return settings
+
+
+def test_a_lost_base_is_there_before_a_worker_needs_it(waiting: Settings) -> None:
+    evaluator = ForgetfulEvaluator()
+    wiring = Wiring(
+        make_evaluator=lambda: evaluator,
+        make_executor=lambda _, folder: CarefulExecutor(evaluator, folder),
+    )
+
+    with hold_controller(waiting, wiring) as controller:
+        assert controller.run().todo == "done"
+
+    assert evaluator.jobs[0].stage == "round"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), EvaluationError("it diverged")])
+def test_whoever_stops_the_making_of_a_lost_base_is_obeyed(
+    waiting: Settings, error: BaseException
+) -> None:
+    begun: list[Job] = []
+
+    def fail(job: Job) -> None:
+        begun.append(job)
+        raise error
+
+    wiring = Wiring(make_evaluator=lambda: ForgetfulEvaluator(fail=fail))
+    with pytest.raises(type(error)), hold_controller(waiting, wiring) as controller:
+        controller.run()
+
+    states = {one.state.name for one in open_study("fake", waiting.storage).get_trials()}
+    assert [job.stage for job in begun] == ["round"]
+    assert "RUNNING" not in states
 
 
 SHORT = TrainSettings(epochs=1, batch_size=64)
