@@ -108,7 +108,7 @@ def test_the_script_does_what_a_reader_does() -> None:
     assert all(block.text in script for block in blocks if block.is_run)
 
 
-@pytest.mark.slow  # A whole, very small quickstart: some 15 s.
+@pytest.mark.slow  # A whole, very small quickstart: half a minute.
 def test_the_readme_runs(project: Path) -> None:
     settings = "experiments/quickstart/settings.toml"
     text = (ROOT / settings).read_text(encoding="utf-8")
@@ -126,7 +126,7 @@ def test_the_readme_runs(project: Path) -> None:
     assert (project / "runs" / "quickstart" / "report.html").exists()
 
 
-@pytest.mark.slow  # Three searches on two workers, which start three times: some 60 s.
+@pytest.mark.slow  # Searches on two workers, stopped and resumed: minutes on a busy machine.
 @pytest.mark.filterwarnings("default")  # PyTorch's exporter warns of its own modules.
 def test_the_guide_runs(project: Path) -> None:
     pytest.importorskip("onnxruntime", reason="the extra export is not installed")
