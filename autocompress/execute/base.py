@@ -111,10 +111,18 @@ def read_outcome(folder: RunFolder, key: str) -> Outcome | None:
     """Return the stored outcome of a job; None when it has not finished, or is damaged.
 
     Raises:
-        ArtifactError: The record cannot be read.
+        ArtifactError: The record cannot be read, or is of another version.
     """
     record = folder.read_json(key)
-    return None if record is None else Outcome.from_json(record)
+    if record is None:
+        return None
+    try:
+        return Outcome.from_json(record)
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(
+            f"{folder.root}: the result {key} cannot be read: {error}; use the version of "
+            "autocompress that wrote it, or delete it and it is worked out again"
+        ) from error
 
 
 def _name_failure(outcome: Outcome) -> Outcome:

@@ -1,13 +1,13 @@
 """Open a study: its database, its lock, and the settings it was begun with."""
 
 import json
-import re
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import quote
 
 import filelock
 import optuna
@@ -100,7 +100,7 @@ def lock_study(name: str, url: str, run_dir: Path) -> Iterator[None]:
     folder = run_dir if path is None else path.parent
     folder.mkdir(parents=True, exist_ok=True)
     stem = "study" if path is None else path.name
-    lock = filelock.FileLock(folder / f"{stem}.{re.sub(r'[^A-Za-z0-9_-]', '_', name)}.lock")
+    lock = filelock.FileLock(folder / f"{stem}.{quote(name, safe='')}.lock")
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout as error:

@@ -110,6 +110,19 @@ def test_a_damaged_record_is_worked_out_again(make: Make, tmp_path: Path) -> Non
     assert read_runs(tmp_path) == ["calm"] * 2
 
 
+@pytest.mark.parametrize("text", ['{"version": 9}', '{"version": 1, "score": 2}'])
+def test_a_record_of_another_version_ends_the_search_in_a_sentence(
+    executor: Executor, tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "key.json").write_text(text)
+
+    with pytest.raises(ArtifactError, match="the result key cannot be read"):
+        executor.find("key")
+    with pytest.raises(ArtifactError, match="the result key cannot be read"):
+        run(executor)
+
+
 def test_a_record_that_cannot_be_read_ends_the_search(executor: Executor, tmp_path: Path) -> None:
     (tmp_path / "results" / "key.json").mkdir(parents=True)
 

@@ -1,3 +1,4 @@
+from contextlib import ExitStack
 from pathlib import Path
 
 import optuna
@@ -5,7 +6,14 @@ import pytest
 import sqlalchemy
 
 from autocompress.errors import SpecMismatchError, StudyBusyError, StudyError
-from autocompress.search.study import find_file, hold_study, make_storage, open_study, read_spec
+from autocompress.search.study import (
+    find_file,
+    hold_study,
+    lock_study,
+    make_storage,
+    open_study,
+    read_spec,
+)
 
 SPEC = {"seed": 0, "budget": {"macs": 0.5}}
 
@@ -34,6 +42,16 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
         hold_study("one", storage, {"seed": 0, "budget": {"macs": 0.25}}, tmp_path),
     ):
         pass
+
+
+def test_studies_of_similar_names_are_held_at_the_same_time(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+
+    with ExitStack() as held:
+        for name in ("a.b", "a_b", "a-b", "a b", "a/b", "a%2Fb"):
+            held.enter_context(lock_study(name, url, tmp_path))
+            with pytest.raises(StudyBusyError), lock_study(name, url, tmp_path):
+                pass
 
 
 def test_a_second_controller_is_refused(tmp_path: Path) -> None:
