@@ -109,6 +109,7 @@ def test_the_script_does_what_a_reader_does() -> None:
 
 
 @pytest.mark.slow  # A whole, very small quickstart: half a minute.
+@pytest.mark.timeout(1800)  # Machines that run other things take ten times as long.
 def test_the_readme_runs(project: Path) -> None:
     settings = "experiments/quickstart/settings.toml"
     text = (ROOT / settings).read_text(encoding="utf-8")
@@ -127,6 +128,7 @@ def test_the_readme_runs(project: Path) -> None:
 
 
 @pytest.mark.slow  # Searches on two workers, stopped and resumed: minutes on a busy machine.
+@pytest.mark.timeout(1800)
 @pytest.mark.filterwarnings("default")  # PyTorch's exporter warns of its own modules.
 def test_the_guide_runs(project: Path) -> None:
     pytest.importorskip("onnxruntime", reason="the extra export is not installed")
