@@ -22,7 +22,7 @@ from autocompress.search.progress import SearchProgress, Watch, ignore_progress
 from autocompress.search.records import Record
 from autocompress.search.requests import Evaluator, hash_evaluation
 from autocompress.search.settings import MOST_CHAINS
-from autocompress.search.site import check_reachable
+from autocompress.search.site import check_dense, check_reachable
 from autocompress.search.source import find_source, settle_source
 from autocompress.search.spec import Settings, make_spec, resolve_settings
 from autocompress.search.study import hold_study, open_study, read_spec
@@ -219,6 +219,7 @@ def hold_controller(
     spec = make_spec(settings)
     with hold_study(settings.name, settings.storage, spec, run_dir, objectives) as study:
         evaluator = wiring.make_evaluator()
+        check_dense(study, evaluator.dense_key)  # Before anything is written.
         folder = RunFolder(run_dir)
         evaluation = hash_evaluation(settings, evaluator.dense_key)
         stock = settle_source(study, source, folder, settings, evaluation)

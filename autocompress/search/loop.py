@@ -21,7 +21,7 @@ from autocompress.search.progress import Phase, SearchProgress, Watch
 from autocompress.search.records import Record
 from autocompress.search.requests import Asker, Evaluator
 from autocompress.search.rounds import Plan, Round, plan_rounds
-from autocompress.search.site import Site, check_dense, check_reachable
+from autocompress.search.site import Site, check_reachable
 from autocompress.search.source import settle_course
 from autocompress.search.spec import Settings
 from autocompress.search.warm import Stock
@@ -83,7 +83,6 @@ class Controller:
         check_reachable(settings, graph)
         metric = desk.evaluator.dense_metrics["val_metric"]
         is_raised = settings.task.metric_direction == "maximize"
-        check_dense(self._ledger.study, desk.evaluator.dense_key)
         self._ledger.describe_study(
             {
                 "dense_energy": -metric if is_raised else metric,

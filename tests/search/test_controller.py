@@ -18,7 +18,7 @@ from autocompress.errors import (
 )
 from autocompress.jobs import Job
 from autocompress.search.budget import Budget
-from autocompress.search.controller import Wiring, hold_controller
+from autocompress.search.controller import Extension, Wiring, hold_controller
 from autocompress.search.ledger import read_records
 from autocompress.search.progress import SearchProgress
 from autocompress.search.rounds import RoundSettings
@@ -274,3 +274,19 @@ def test_other_settings_and_unreachable_budgets_are_refused(tmp_path: Path) -> N
         search(tmp_path, search=SearchSettings(evaluations=5))
     with pytest.raises(BudgetError, match=r"budget\.weights"):
         search(tmp_path / "other", budget=Budget(weights=2.0))
+
+
+def test_a_search_that_is_refused_is_not_extended(tmp_path: Path) -> None:
+    search(tmp_path, FakeEvaluator(), search=SHORT)
+    settings = make_search(str(tmp_path), search=SHORT)
+    before = open_study("fake", settings.storage).user_attrs
+    other = FakeEvaluator(dense_key="other")
+
+    wiring = Wiring(make_evaluator=lambda: other)
+    with (
+        pytest.raises(SpecMismatchError, match="its data, checkpoint"),
+        hold_controller(settings, wiring, extension=Extension(evaluations=5, finalize_top=3)),
+    ):
+        pass
+
+    assert open_study("fake", settings.storage).user_attrs == before
