@@ -1,6 +1,6 @@
 """Find a study by its name or by the settings file it began with; loads Optuna."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
@@ -18,7 +18,8 @@ class Found:
 
     Attributes:
         study: Open for reading.
-        settings: What it was begun with; places as they are now.
+        settings: What it was begun with; places as they are now, and how it runs as in the
+            settings file that it was found by.
         folder: Where its models lie.
     """
 
@@ -44,7 +45,7 @@ def find_study(name: str, storage: str = "") -> Found:
     places = resolve_settings(given)
     url = storage or places.storage
     study = open_study(places.name, url)
-    settings = read_study_settings(study, url)
+    settings = replace(read_study_settings(study, url), execute=given.execute)
     return Found(study=study, settings=settings, folder=RunFolder(Path(settings.run_dir)))
 
 

@@ -96,9 +96,7 @@ def search(
 def resume(
     study: Study,
     storage: Storage = "",
-    workers: Annotated[
-        int, typer.Option("--workers", help="Evaluations at the same time; one if 0.")
-    ] = 0,
+    workers: Workers = 0,
     stop_after: StopAfter = 0.0,
     log: Log = "",
     evaluations: Annotated[
@@ -108,15 +106,18 @@ def resume(
         int, typer.Option("--finalize-top", help="Finished models wanted in all.")
     ] = 0,
 ) -> None:
-    """Go on with a stored search, without its settings file."""
+    """Go on with a stored search; by its name, it has one worker unless told otherwise."""
     from autocompress.cli.find import find_study
     from autocompress.cli.work import search_study
-    from autocompress.execute.settings import ExecuteSettings
     from autocompress.search.controller import Extension
 
     found = find_study(study, storage)
-    execute = ExecuteSettings(workers=workers or 1, stop_after_s=stop_after)
-    again = f"autocompress resume {study} --storage {shlex.quote(found.settings.storage)}"
+    given = found.settings.execute
+    execute = replace(
+        given, workers=workers or given.workers, stop_after_s=stop_after or given.stop_after_s
+    )
+    url = shlex.quote(found.settings.storage)
+    again = f"autocompress resume {shlex.quote(study)} --storage {url}"
     again += f" --workers {workers}" if workers else ""
     again += f" --log {log}" if log else ""
     extension = Extension(evaluations=read_more(evaluations), finalize_top=finalize_top)
