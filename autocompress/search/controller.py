@@ -23,7 +23,7 @@ from autocompress.search.records import Record
 from autocompress.search.requests import Evaluator, hash_evaluation
 from autocompress.search.settings import MOST_CHAINS
 from autocompress.search.site import check_dense, check_reachable
-from autocompress.search.source import find_source, settle_source
+from autocompress.search.source import find_source_again, settle_source
 from autocompress.search.spec import Settings, make_spec, resolve_settings
 from autocompress.search.study import hold_study, open_study, read_spec
 from autocompress.search.warm import Source, fetch_object
@@ -176,7 +176,7 @@ def open_controller(
 ) -> Iterator[Controller]:
     """Give the controller of a study; the dense model is trained first when there is none."""
     settings = settle_chains(resolve_settings(settings))
-    found = find_source(source, settings) if source else None
+    found = find_source_again(source, settings) if source else None
     task = open_task(settings.task)
     check_reachable(settings, trace_graph(task.make_model().eval(), task.example()))
     folder = RunFolder(Path(settings.run_dir))

@@ -58,6 +58,29 @@ def find_source(text: str, settings: Settings) -> Source:
     raise AssertionError(places)
 
 
+def find_source_again(text: str, settings: Settings) -> Source | None:
+    """Return :func:`find_source`; None when it is gone and the study was begun from it.
+
+    Args:
+        text: As for :func:`find_source`.
+        settings: Of the study, which may exist, resolved.
+
+    Raises:
+        StudyError: As for :func:`find_source`.
+    """
+    try:
+        return find_source(text, settings)
+    except StudyError:
+        name = text.rpartition("#")[2]
+        try:
+            begun = open_study(settings.name, settings.storage).user_attrs.get("source", {})
+        except StudyError:
+            begun = {}
+        if begun.get("study", "").rpartition("#")[2] != name:
+            raise
+        return None  # What the study took from it lies in its own run folder.
+
+
 def settle_source(
     study: optuna.Study,
     source: Source | None,

@@ -18,7 +18,7 @@ from autocompress.search.needed import list_needed
 from autocompress.search.records import Record
 from autocompress.search.requests import hash_evaluation
 from autocompress.search.settings import SearchSettings
-from autocompress.search.source import find_source
+from autocompress.search.source import find_source, find_source_again
 from autocompress.search.space import SpaceSettings
 from autocompress.search.spec import Settings
 from autocompress.search.study import open_study
@@ -205,7 +205,10 @@ def test_a_stop_while_taking_over_changes_nothing(
     assert read_rows(stopped) == read_rows(whole)
 
 
-def test_the_source_may_vanish_once_the_study_was_begun(tmp_path: Path, first: Source) -> None:
+def test_the_source_may_vanish_once_the_study_was_begun(
+    tmp_path: Path, first: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     moved = tmp_path / "moved"
     shutil.copytree(first.run_dir, moved)
     source = Source(name="first", storage=f"sqlite:///{moved}/study.db", run_dir=str(moved))
@@ -219,9 +222,13 @@ def test_the_source_may_vanish_once_the_study_was_begun(tmp_path: Path, first: S
     with pytest.raises(Stopped):
         search(stopped, source, stop)
     shutil.rmtree(moved)
-    search(stopped)
+    for text in ("first", source.describe()):
+        search(stopped, find_source_again(text, stopped))
 
     assert read_rows(stopped) == read_rows(whole)
+    for text, settings in (("other", stopped), ("first", make_settings(tmp_path / "new"))):
+        with pytest.raises(StudyError):
+            find_source_again(text, settings)
 
 
 def test_what_does_not_fit_the_new_space_is_left_out(tmp_path: Path, first: Source) -> None:
