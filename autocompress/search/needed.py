@@ -91,12 +91,11 @@ def list_needed(
     answers: set[str] = set()
     all_dense = False
     for study in studies:
-        dense = study.user_attrs.get("dense_key", "")
+        attrs = study.user_attrs
+        dense = attrs.get("dense_key", "")
         all_dense |= not dense
-        objects.add(dense)
-        answers.add(
-            study.user_attrs.get("source", {}).get("record", "")
-        )  # What it took from another study.
+        objects |= {dense, attrs.get("start", {}).get("base", "")}
+        answers.add(attrs.get("source", {}).get("record", ""))  # What it took from another study.
         for trial in study.get_trials(deepcopy=False):
             if "key" not in trial.user_attrs:
                 continue

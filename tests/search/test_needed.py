@@ -154,6 +154,15 @@ def test_an_undecided_trial_needs_its_base_its_result_and_what_that_stored(root:
     assert left == {"dense", "base", "model", "lost model", "other base", "old fast"}
 
 
+def test_a_study_without_trials_needs_the_model_where_it_starts(tmp_path: Path) -> None:
+    study = add_study(make_url(tmp_path / "study.db"), "new", [])
+    study.set_user_attr("start", {"base": key_of("start"), "progress": 0.5})
+
+    needed = list_needed([study], RunFolder(tmp_path))
+
+    assert needed.objects == keys_of(["dense", "start"])
+
+
 def test_decided_results_go_only_when_asked_for(root: Path) -> None:
     clean_folder(root, [], results=True)
 
