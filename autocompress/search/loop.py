@@ -93,6 +93,7 @@ class Controller:
         self._course = settle_course(settings, graph, self._ledger, desk.stock, desk.evaluator.has)
         self._flying: dict[str, list[Pending]] = {}  # Submitted, by key of the result.
         self._finished: list[Finished] = []
+        self._unfinished: list[str] = []  # Errors of models that could not be finished.
         self._begun = desk.clock()
         self._read_study()
 
@@ -193,6 +194,8 @@ class Controller:
                     self._finish(pending, outcome, cached=place > 0)
                 self._decide_ready()
             self._put_back("the time was over before its turn to be decided")
+            if self._unfinished:
+                raise EvaluationError(self._unfinished[0])
         except (KeyboardInterrupt, AutoCompressError):
             self._withdraw()
             raise
@@ -210,7 +213,7 @@ class Controller:
 
     def _ask(self, list_requests: Callable[[], Sequence[Request]]) -> bool:
         """Queue what there is to ask for; return whether that was anything."""
-        requests = [] if self._is_late() else list_requests()
+        requests = [] if self._is_late() or self._unfinished else list_requests()
         for request in requests:
             self._ledger.create(request)
         return bool(requests)
@@ -325,10 +328,11 @@ class Controller:
         """Raise when a search that goes on would only waste time."""
         if not outcome.failed:
             return
-        if record.stage == "full":
-            raise EvaluationError(
+        if record.stage == "full":  # Models that are asked for already come first.
+            self._unfinished.append(
                 f"trial {record.number}: the model could not be finished: {outcome.error}"
             )
+            return
         scored = self.book.find(record.round, "fast")
         if len(scored) >= MOST_FAILURES and all(math.isnan(one.energy) for one in scored):
             raise EvaluationError(

@@ -290,3 +290,21 @@ def test_a_search_that_is_refused_is_not_extended(tmp_path: Path) -> None:
         pass
 
     assert open_study("fake", settings.storage).user_attrs == before
+
+
+def test_a_model_that_cannot_be_finished_does_not_keep_the_others_from_it(tmp_path: Path) -> None:
+    failed: list[str] = []
+
+    def fail(job: Job) -> None:
+        if job.stage == "full" and (not failed or job.candidate.key() == failed[0]):
+            failed[:] = [job.candidate.key()]
+            raise ValueError("no luck")
+
+    settings = SearchSettings(evaluations=6, finalize_top=3, attempts=1)
+
+    with pytest.raises(EvaluationError, match=r"the model could not be finished.*no luck"):
+        search(tmp_path, FakeEvaluator(fail=fail), search=settings)
+
+    records = read_records(open_study("fake", str(tmp_path / "study.db")))
+    energies = [one.energy for one in records if one.stage == "full"]
+    assert [math.isfinite(one) for one in energies] == [False, True, True]
