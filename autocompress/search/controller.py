@@ -21,7 +21,7 @@ from autocompress.search.loop import Controller, Desk
 from autocompress.search.progress import SearchProgress, Watch, ignore_progress
 from autocompress.search.records import Record
 from autocompress.search.requests import Evaluator, hash_evaluation
-from autocompress.search.settings import MOST_CHAINS
+from autocompress.search.settings import LEAST_PER_CHAIN, MOST_CHAINS
 from autocompress.search.site import check_dense, check_reachable
 from autocompress.search.source import find_source_again, settle_source
 from autocompress.search.spec import Settings, make_spec, resolve_settings
@@ -240,7 +240,8 @@ def settle_chains(settings: Settings) -> Settings:
     """Return resolved settings with a number of chains: that of the study, or one per worker."""
     if settings.search.chains:
         return settings
-    chains = min(MOST_CHAINS, settings.execute.workers)
+    affordable = max(1, settings.search.evaluations // LEAST_PER_CHAIN)
+    chains = min(MOST_CHAINS, affordable, settings.execute.workers)
     try:
         study = open_study(settings.name, settings.storage)
         chains = read_spec(study)["search"]["chains"]

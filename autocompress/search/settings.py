@@ -7,6 +7,7 @@ from autocompress.errors import SettingError
 
 MOST_PROBES = 20
 MOST_CHAINS = 8
+LEAST_PER_CHAIN = 50  # At 24 to 60 evaluations, four chains found less than one.
 
 SearcherName = Literal["annealing", "random", "tpe", "nsga2", "uniform"]
 Objective = Literal["energy", "macs", "params", "weights", "bytes"]
@@ -21,8 +22,8 @@ class SearchSettings:
             ``nsga2``, and ``uniform`` densities with different splits between filters and
             columns. All of them propose only candidates that meet the budget.
         evaluations: Fast evaluations per round, starting points and probes included.
-        chains: Annealing chains on a ladder of temperatures; 0 takes one per worker, 8 at most,
-            and keeps that number for the life of the study.
+        chains: Annealing chains on a ladder of temperatures; 0 takes one per worker, but no more
+            than 8 and no more than one per 50 evaluations; the study keeps that number.
         batch: Candidates proposed from the same state and decided in the order of proposals,
             so that the search is the same however many workers there are and whichever
             finishes first; 0 decides whatever finishes first, which keeps all workers busy.

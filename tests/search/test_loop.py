@@ -261,10 +261,11 @@ def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, steps: list[Step]) -
 
 
 def test_the_number_of_chains_is_that_of_the_first_start(tmp_path: Path) -> None:
-    def settle(workers: int, chains: int = 0) -> int:
+    def settle(workers: int, chains: int = 0, name: str = "fake", evaluations: int = 200) -> int:
         settings = make_search(
             str(tmp_path),
-            search=SearchSettings(chains=chains),
+            name=name,
+            search=SearchSettings(chains=chains, evaluations=evaluations),
             execute=ExecuteSettings(workers=workers),
         )
         settings = settle_chains(settings)
@@ -276,6 +277,8 @@ def test_the_number_of_chains_is_that_of_the_first_start(tmp_path: Path) -> None
     assert settle(1) == settle(8) == settle(2, chains=3) == 3
     with pytest.raises(SpecMismatchError, match=r"search\.chains is 3 in the study but 2"):
         settle(3, chains=2)
+    assert settle(8, name="short", evaluations=99) == 1
+    assert settle(16, name="long", evaluations=1000) == 8
 
 
 def test_no_step_reads_all_trials_as_optuna_copies_them() -> None:
