@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import pairwise
 
 import optuna
 from synthetic_study import make_big_study, trace_chain
@@ -32,12 +32,15 @@ class Instant:
     asked_s: list[float] = field(default_factory=list)
 
     def has(self, key: str) -> bool:
+        """Return True: there are no models that could be gone."""
         return True
 
     def describe(self, base: str) -> tuple[LayerGraph, Candidate]:
+        """Return the dense graph."""
         return self.graph, Candidate(filters={}, columns={})
 
     def run(self, job: Job) -> Outcome:
+        """Return an energy at once."""
         self.asked_s.append(time.perf_counter())
         keep = sum(job.candidate.filters.values()) % 97
         return Outcome(energy=0.1 + 0.01 * keep, metrics={"val_loss": 0.1, "seconds": 1.0})
@@ -59,13 +62,11 @@ def measure(trials: int, repeats: int) -> dict[str, float]:
         evaluator = Instant(graph)
         begun = time.perf_counter()
         try:
-            with hold_controller(
-                settings, Wiring(make_evaluator=lambda: evaluator)
-            ) as controller:
+            with hold_controller(settings, Wiring(make_evaluator=lambda: evaluator)) as controller:
                 controller.run()
         finally:
             asked = evaluator.asked_s
-    steps = [1e3 * (after - before) for before, after in zip(asked, asked[1:], strict=False)]
+    steps = [1e3 * (after - before) for before, after in pairwise(asked)]
     fast = steps[:repeats]
     return {
         "trials": trials,
