@@ -104,13 +104,16 @@ def test_filters_and_columns_do_not_share_a_key() -> None:
     [
         replace(JOB, stage="full"),
         replace(JOB, candidate=Candidate(filters={"conv1": 2}, columns={"conv2": 17})),
-        replace(JOB, round=2),
         replace(JOB, base="abd"),
         replace(JOB, seed=6),
     ],
 )
-def test_every_field_of_a_job_changes_its_key(other: Job) -> None:
+def test_every_field_that_a_result_follows_from_changes_the_key(other: Job) -> None:
     assert other.key("spec") != JOB.key("spec")
+
+
+def test_the_number_of_a_round_does_not_change_the_key() -> None:
+    assert replace(JOB, round=7).key("spec") == JOB.key("spec")
 
 
 def test_other_settings_give_a_job_another_key() -> None:

@@ -20,6 +20,7 @@ from autocompress.store.run_folder import RunFolder
 from tests.workers import PerformerFactory, make_job, read_runs, wait_until
 
 CONTROLLER = """
+import signal
 import sys
 from pathlib import Path
 from autocompress.execute.settings import ExecuteSettings
@@ -28,6 +29,7 @@ from autocompress.store.run_folder import RunFolder
 from tests.workers import PerformerFactory, make_job
 
 # Neither guarded by __name__ nor closed: workers must do without both.
+signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell's background job ignores it.
 root = sys.argv[1]
 pool = SubprocessPool(PerformerFactory(root), RunFolder(Path(root)), ExecuteSettings(workers=2))
 pool.submit("calm", make_job())
