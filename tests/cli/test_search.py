@@ -115,13 +115,22 @@ def test_an_error_is_one_sentence(arguments: list[str], sentence: str, commands:
     assert shown.err.count("\n") == 1
 
 
+def heed_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.mark.slow  # Starts two interpreters that load torch.
 def test_ctrl_c_says_how_to_go_on(settings: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "autocompress", "search", settings]
     many = [*command, "--set", "search.evaluations=400"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    search = subprocess.Popen(
-        many, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment
+    search = subprocess.Popen(  # A shell's background job hands on that Ctrl-C is ignored.
+        many,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=heed_ctrl_c,  # noqa: PLW1509 - no thread runs yet that could hold a lock
     )
     database = tmp_path / "runs" / "tiny" / "study.db"
     while search.poll() is None and not database.exists():
