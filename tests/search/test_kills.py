@@ -79,10 +79,11 @@ def test_a_crash_after_every_kind_of_write_in_turn(tmp_path: Path, mode: str) ->
 @pytest.mark.parametrize("mode", list(MODES))
 def test_a_crash_at_any_write(tmp_path: Path, mode: str) -> None:
     rng = random.Random(mode)
-    whole = run_through(tmp_path / "whole", mode)
+    longer: dict[str, Any] = {"evaluations": 12}  # One candidate in eight fails: some have to.
+    whole = run_through(tmp_path / "whole", mode, **longer)
 
     for place in PLACES:
-        service = make_service(tmp_path / place, **MODES[mode])
+        service = make_service(tmp_path / place, **(MODES[mode] | longer))
         first = run(serve_and_crash, service, place, 0)
         assert first == CRASH, place
         assert run(serve_and_crash, service, place, 1) in {CRASH, 0}
