@@ -96,12 +96,14 @@ class Outcome:
         metrics: Flat figures by name with units, see ``report.frames``.
         artifact: Key of the stored model; empty when none was stored.
         error: One sentence when the job failed; empty otherwise.
+        lost: Whether it failed by no fault of its own, such as the loss of a machine.
     """
 
     energy: float
     metrics: Mapping[str, float] = field(default_factory=dict)
     artifact: str = ""
     error: str = ""
+    lost: bool = False
 
     @property
     def failed(self) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from autocompress.errors import DataError, EvaluationError, SettingError
+from autocompress.execute.base import Executor
 from autocompress.jobs import Candidate, Job, Outcome
 from autocompress.store.run_folder import RunFolder
 
@@ -203,3 +204,11 @@ def wait_until(fact: Callable[[], bool], limit_s: float = 20.0) -> None:
         if time.monotonic() > end:
             raise TimeoutError(f"not so within {limit_s} s")
         time.sleep(0.01)
+
+
+def take_outcome(executor: Executor) -> tuple[str, Outcome]:
+    """Return the next outcome, however often the number of slots grows before."""
+    answer = None
+    while answer is None:
+        answer = executor.wait()
+    return answer

@@ -31,7 +31,7 @@ class Executor(Protocol):
 
     @property
     def slots(self) -> int:
-        """Return how many jobs run at the same time."""
+        """Return how many jobs it takes at the same time, 1 or more; may change in ``wait``."""
         ...
 
     def submit(self, key: str, job: Job) -> None:
@@ -42,8 +42,10 @@ class Executor(Protocol):
         """
         ...
 
-    def wait(self) -> tuple[str, Outcome]:
+    def wait(self) -> tuple[str, Outcome] | None:
         """Return the key and outcome of a job that finished, waiting for one if need be.
+
+        None when there are more slots now than before, so that they can be filled.
 
         Raises:
             IndexError: No job is in flight.

@@ -188,7 +188,10 @@ class Controller:
                 self._fill(list_requests)
                 if not self._flying:
                     break
-                key, outcome = self._desk.executor.wait()
+                answer = self._desk.executor.wait()
+                if answer is None:
+                    continue
+                key, outcome = answer
                 self._ledger.checkpoint("evaluated")
                 for place, pending in enumerate(self._flying.pop(key, [])):
                     self._finish(pending, outcome, cached=place > 0)
@@ -252,7 +255,10 @@ class Controller:
 
     def _finish(self, pending: Pending, outcome: Outcome, *, cached: bool = False) -> None:
         """Keep ``outcome`` until its turn, or queue another attempt when it failed."""
-        if outcome.failed and self._ledger.may_retry(pending):
+        if outcome.lost and self._ledger.may_requeue(pending):
+            logger.warning("trial %d is queued again: %s", pending.number, outcome.error)
+            self._ledger.requeue(pending, outcome.error)
+        elif outcome.failed and self._ledger.may_retry(pending):
             logger.warning("trial %d failed and is tried again: %s", pending.number, outcome.error)
             self._ledger.retry(pending, outcome.error)
         else:

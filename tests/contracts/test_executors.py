@@ -12,7 +12,7 @@ from autocompress.execute.choose import open_executor
 from autocompress.execute.settings import ExecuteSettings
 from autocompress.jobs import Outcome
 from autocompress.store.run_folder import RunFolder
-from tests.workers import PerformerFactory, make_job, read_runs
+from tests.workers import PerformerFactory, make_job, read_runs, take_outcome
 
 SETTINGS = {
     "in_process": ExecuteSettings(),
@@ -44,7 +44,7 @@ def executor(make: Make) -> Executor:
 
 def run(executor: Executor, base: str = "calm", *, key: str = "key", seed: int = 0) -> Outcome:
     executor.submit(key, make_job(base, seed))
-    found, outcome = executor.wait()
+    found, outcome = take_outcome(executor)
     assert found == key
     return outcome
 
@@ -136,7 +136,7 @@ def test_every_job_comes_back_once_however_many_wait(executor: Executor) -> None
     for seed in range(9):
         executor.submit(f"key{seed}", make_job(seed=seed))
 
-    outcomes = dict(executor.wait() for _ in range(9))
+    outcomes = dict(take_outcome(executor) for _ in range(9))
 
     assert {key: outcome.energy for key, outcome in outcomes.items()} == {
         f"key{seed}": seed + 0.1 for seed in range(9)

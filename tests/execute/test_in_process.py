@@ -10,6 +10,7 @@ from autocompress.execute.in_process import InProcess
 from autocompress.jobs import Candidate, Job
 from autocompress.store.run_folder import RunFolder
 from tests.fakes import FakeEvaluator
+from tests.workers import take_outcome
 
 JOB = Job(
     stage="fast",
@@ -31,7 +32,7 @@ def interrupt(_: Job) -> None:
 def run(evaluator: FakeEvaluator, folder: Path) -> float:
     executor: Executor = InProcess(evaluator, RunFolder(folder), itertools.count().__next__)
     executor.submit("key", JOB)
-    key, outcome = executor.wait()
+    key, outcome = take_outcome(executor)
     executor.close()
     assert key == "key"
     assert outcome.failed == bool(outcome.error)
