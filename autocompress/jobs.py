@@ -112,7 +112,10 @@ class Outcome:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values that :meth:`from_json` reads."""
-        return {"version": VERSION, **asdict(self), "metrics": dict(self.metrics)}
+        record = {"version": VERSION, **asdict(self), "metrics": dict(self.metrics)}
+        if not self.lost:
+            del record["lost"]  # What is stored was not lost: older versions read it as well.
+        return record
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Outcome":
