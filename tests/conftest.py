@@ -1,8 +1,12 @@
 """Settings of every test."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import settings
+
+from tests.postgres import PostgresServer, run_postgres
 
 # No deadline, because CI machines share their cores; the same examples on every run.
 settings.register_profile("autocompress", deadline=None, derandomize=True, max_examples=50)
@@ -20,3 +24,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs CUDA"))
+
+
+@pytest.fixture(scope="session")
+def running_postgres() -> Iterator[PostgresServer]:
+    """Give a PostgreSQL server for the whole run; skips where it is not installed."""
+    with run_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres(running_postgres: PostgresServer) -> PostgresServer:
+    """Give that server, running even if the test before stopped it."""
+    running_postgres.ensure()
+    return running_postgres
