@@ -8,7 +8,8 @@ AutoCompressError
 ├── BudgetError (ValueError)       a budget cannot be reached
 ├── StudyError                     a study is missing, damaged or busy
 │   ├── SpecMismatchError          a study was begun with other settings
-│   └── StudyBusyError             another controller holds the study
+│   ├── StudyBusyError             another controller holds the study
+│   └── StudyLostError             the database or the lock went away; waiting may help
 ├── ArtifactError                  a stored model or result is missing or damaged
 └── EvaluationError                a candidate could not be evaluated
 """
@@ -111,6 +112,23 @@ class StudyBusyError(StudyError):
 
     def __str__(self) -> str:
         return f"study {self.study!r} is in use by another controller; wait for it or stop it"
+
+
+class StudyLostError(StudyError):
+    """The database of a study cannot be reached, or the lock on the study is gone.
+
+    Attributes:
+        study: Name of the study.
+        cause: What the driver says.
+    """
+
+    def __init__(self, study: str, cause: str) -> None:
+        super().__init__(study, cause)
+        self.study = study
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"study {self.study!r}: the database cannot be reached: {self.cause}"
 
 
 class ArtifactError(AutoCompressError):

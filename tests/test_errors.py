@@ -17,6 +17,7 @@ SAMPLES = [
     errors.StudyError("study is damaged"),
     errors.SpecMismatchError("digits", {"task.seed": ("0", "1")}),
     errors.StudyBusyError("digits"),
+    errors.StudyLostError("digits", "connection refused"),
     errors.ArtifactError("model.safetensors is damaged"),
     errors.EvaluationError("the loss is not finite"),
 ]

@@ -1,0 +1,65 @@
+"""What is wrong when the database refuses: it is away for now, or it needs a person."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from autocompress.errors import StudyError, StudyLostError
+
+# SQLSTATE of PostgreSQL: connections; shutting down or starting; too many connections.
+_AWAY = re.compile(r"08...|57P0[1-5]|53300")
+_FULL = re.compile(r"disk is full|disk I/O error|No space left", re.IGNORECASE)
+_READ_ONLY = re.compile(r"readonly database|read-only|permission denied", re.IGNORECASE)
+
+
+@contextmanager
+def name_outage(study: str) -> Iterator[None]:
+    """Turn an error of the database inside into one sentence.
+
+    Args:
+        study: Name of the study that is read or written.
+
+    Raises:
+        StudyLostError: A server cannot be reached, or is not ready; waiting may help.
+        StudyError: Waiting does not help: the disk is full, the file may not be written to.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as error:
+        cause = error if isinstance(error, SQLAlchemyError) else error.__cause__
+        if isinstance(cause, DBAPIError) and is_away(cause):
+            raise StudyLostError(study, describe_cause(cause)) from error
+        raise StudyError(
+            f"study {study!r}: the database cannot be written or read: {explain(cause or error)}; "
+            "what was decided is stored, start again to go on"
+        ) from error
+
+
+def is_away(error: DBAPIError) -> bool:
+    """Return whether the error is that of a server which may come back."""
+    if not hasattr(error.orig, "sqlstate"):
+        return False  # A file: only servers tell an SQLSTATE.
+    state = error.orig.sqlstate
+    if state is None:  # The driver's own word: there is no connection.
+        return type(error.orig).__name__ in ("OperationalError", "InterfaceError")
+    return _AWAY.fullmatch(state) is not None
+
+
+def explain(error: BaseException) -> str:
+    """Return what a person can do something about."""
+    text = describe_cause(error)
+    if _FULL.search(text):
+        return f"{text}; make room"
+    if _READ_ONLY.search(text):
+        return f"{text}; allow writing"
+    return text
+
+
+def describe_cause(error: BaseException) -> str:
+    """Return the first line of what the driver says; it holds no password."""
+    original = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    lines = str(original).splitlines()
+    return lines[0] if lines else type(original).__name__
