@@ -15,6 +15,7 @@ PHASES = {
     "search": "scoring candidates",
     "round": "pruning to the best candidate",
     "full": "finishing the best candidate",
+    "waiting": "waiting for the database",
     "done": "done",
     "stopped": "stopped",
 }
@@ -23,6 +24,7 @@ BRIEF = {
     "search": "scoring",
     "round": "pruning",
     "full": "finishing",
+    "waiting": "no database",
     "done": "done",
     "stopped": "stopped",
 }

@@ -16,7 +16,7 @@ from autocompress.execute.choose import open_executor
 from autocompress.execute.in_process import InProcess
 from autocompress.graph.trace import trace_graph
 from autocompress.search.forecast import find_worst_energy
-from autocompress.search.ledger import Checkpoint, Ledger, ignore_checkpoint
+from autocompress.search.ledger import Checkpoint, FileHold, Ledger, ignore_checkpoint
 from autocompress.search.loop import Controller, Desk
 from autocompress.search.progress import SearchProgress, Watch, ignore_progress
 from autocompress.search.records import Record
@@ -223,7 +223,7 @@ def hold_controller(
         folder = RunFolder(run_dir)
         evaluation = hash_evaluation(settings, evaluator.dense_key)
         stock = settle_source(study, source, folder, settings, evaluation)
-        ledger = Ledger(study, settings.search.attempts, wiring.checkpoint)
+        ledger = Ledger(FileHold(study), settings.search.attempts, wiring.checkpoint)
         ledger.extend(extension.evaluations, extension.finalize_top)
         desk = Desk(
             ledger=ledger,

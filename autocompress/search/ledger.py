@@ -6,147 +6,137 @@ what follows it, constraints and the end of the trial, is only repeated from it.
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol
 
 import optuna
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from autocompress.jobs import Candidate, Job, Outcome, Stage
+from autocompress.errors import StudyError
+from autocompress.search.entries import (
+    ORIGINAL,
+    Pending,
+    Request,
+    Verdict,
+    count_tries,
+    make_pending,
+    read_job,
+)
+from autocompress.search.outage import name_outage
 from autocompress.search.records import Record, order_records
 
 Checkpoint = Callable[[str], None]
 DENSITY = FloatDistribution(0.0, 1.0)
-ORIGINAL = -1
 MOST_LOSSES = 20  # Stops that one evaluation survives; each was somebody else's fault, mostly.
 COPIED = (
     "stage", "round", "chain", "index", "parent", "after", "key", "candidate", "base", "seed",
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """A job to be asked for, and its place in the search.
-
-    Attributes:
-        job: What to evaluate.
-        key: Name of its result.
-        chain: Annealing chain.
-        index: Place in the order of the round's proposals; -1 outside the search.
-        parent: Trial whose candidate was moved; -1 without any.
-        after: Decisions known when it was proposed.
-        source: The trial of another study that it repeats, ``NAME/NUMBER``, if it does.
-        densities: ``filters/GROUP`` and ``columns/LAYER`` relative to the dense model.
-        excess: ``cost / limit - 1`` by resource, where it is known beforehand.
-    """
-
-    job: Job
-    key: str
-    chain: int = 0
-    index: int = -1
-    parent: int = -1
-    after: int = 0
-    source: str = ""
-    densities: Mapping[str, float]
-    excess: Mapping[str, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pending:
-    """A trial that was asked for and is not decided.
-
-    Attributes:
-        number: Its number.
-        job: What is evaluated.
-        attrs: What was written when it was created.
-    """
-
-    number: int
-    job: Job
-    attrs: Mapping[str, Any]
-
-    @property
-    def key(self) -> str:
-        """Return the name of its result."""
-        return str(self.attrs["key"])
-
-    @property
-    def origin(self) -> int:
-        """Return the number of the trial of which this one is another attempt, or its own."""
-        origin = int(self.attrs["origin"])
-        return self.number if origin == ORIGINAL else origin
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What is written about a decided job.
-
-    Attributes:
-        seq: Place in the order of all decisions.
-        outcome: What came of it.
-        accepted: Whether the search moved there.
-        temperature: At the decision; None outside annealing.
-        cached: Whether the study knew the outcome already.
-        values: What Optuna is told, the energy first.
-        excess: ``cost / limit - 1`` by resource.
-    """
-
-    seq: int
-    outcome: Outcome
-    accepted: bool
-    temperature: float | None
-    cached: bool
-    values: tuple[float, ...]
-    excess: Mapping[str, float]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        outcome = self.outcome
-        finite = {name: one for name, one in outcome.metrics.items() if math.isfinite(one)}
-        return {
-            "seq": self.seq,
-            "accepted": self.accepted,
-            "temperature": self.temperature,
-            "energy": None if outcome.failed else outcome.energy,
-            "metrics": finite,
-            "artifact": outcome.artifact,
-            "error": (outcome.error or "the energy is not finite") if outcome.failed else "",
-            "cached": self.cached,
-            "values": None if outcome.failed else list(self.values),
-            "excess": dict(self.excess),
-        }
-
-
 def ignore_checkpoint(name: str) -> None:
     """Do nothing; tests stop the process here."""
+
+
+class Hold(Protocol):
+    """A study that no other process writes to; see ``search.study.hold_study``."""
+
+    @property
+    def study(self) -> optuna.Study:
+        """Return the study, which another object stands for after ``reopen``."""
+        ...
+
+    def check(self) -> None:
+        """Make sure that the study is still held.
+
+        Raises:
+            StudyLostError: It may not be.
+        """
+        ...
+
+    def reopen(self, patience_s: float) -> None:
+        """Hold the study again after its database went away, which may take some waiting.
+
+        Raises:
+            StudyBusyError: Another process holds it now.
+            StudyError: The database was away for longer than ``patience_s``.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class FileHold:
+    """A study in a file, which does not go away.
+
+    Attributes:
+        study: The study; someone else keeps other processes from writing to it.
+    """
+
+    study: optuna.Study
+
+    def check(self) -> None:
+        """Do nothing: a lock on a file is kept until the process ends."""
+
+    def reopen(self, patience_s: float) -> None:
+        """Refuse to wait.
+
+        Raises:
+            StudyError: Always.
+        """
+        raise StudyError(
+            f"study {self.study.study_name!r}: gone within {patience_s:g} s; start again to go on"
+        )
 
 
 class Ledger:
     """The trials of one held study.
 
+    Everything raises a StudyLostError where the database goes away or the study is no longer
+    held, and a StudyError where it cannot be written or read for another reason.
+
     Attributes:
-        study: The study; no other process writes to it.
         attempts: Attempts at a job before it is given up.
         checkpoint: Called between any two writes.
     """
 
     def __init__(
-        self, study: optuna.Study, attempts: int, checkpoint: Checkpoint = ignore_checkpoint
+        self, hold: Hold, attempts: int, checkpoint: Checkpoint = ignore_checkpoint
     ) -> None:
-        self.study = study
+        self._hold = hold
         self.attempts = attempts
         self.checkpoint = checkpoint
+        self._load()
+
+    @property
+    def study(self) -> optuna.Study:
+        """Return the study; no other process writes to it."""
+        return self._hold.study
+
+    def reopen(self, patience_s: float) -> None:
+        """Read the study anew after its database went away, see ``Hold``."""
+        self._hold.reopen(patience_s)
+        self._load()
+
+    def _load(self) -> None:
         self._handles: dict[int, Trial] = {}  # Of the running trials, by number.
         # No one else writes: what waits is read once, not before every step.
-        trials = study.get_trials(deepcopy=False)
+        with self._reach():
+            trials = self.study.get_trials(deepcopy=False)
         self._count = len(trials)
         self._waiting = [
-            _make_pending(one.number, one.user_attrs)
+            make_pending(one.number, one.user_attrs)
             for one in trials
             if one.state is TrialState.WAITING
         ]
+
+    @contextmanager
+    def _reach(self) -> Iterator[None]:
+        """Let the database be used inside while the study is held."""
+        with name_outage(self._hold.study.study_name):
+            self._hold.check()
+            yield
 
     def read_records(self) -> list[Record]:
         """Return the decided evaluations in order.
@@ -154,14 +144,16 @@ class Ledger:
         Raises:
             StudyError: A decision is missing.
         """
-        return read_records(self.study)
+        with self._reach():
+            return read_records(self.study)
 
     def describe_study(self, attrs: Mapping[str, Any]) -> None:
         """Write what readers of the study need besides its settings."""
-        stored = self.study.user_attrs
-        for name, value in attrs.items():
-            if stored.get(name) != value:
-                self.study.set_user_attr(name, value)
+        with self._reach():
+            stored = self.study.user_attrs
+            for name, value in attrs.items():
+                if stored.get(name) != value:
+                    self.study.set_user_attr(name, value)
 
     def extend(self, evaluations: int, finalize_top: int) -> None:
         """Note that more is wanted than the settings say; 0 leaves a number."""
@@ -193,19 +185,25 @@ class Ledger:
         }
         if request.source:
             attrs["source"] = request.source
-        self._add(request.densities, attrs, request.excess)
-        self.checkpoint("created")
+        with self._reach():
+            self._add(request.densities, attrs, request.excess)
+            self.checkpoint("created")
 
     def take(self) -> Pending | None:
         """Return the oldest waiting trial, now running; None when none waits."""
         if not self._waiting:
             return None
-        trial = self.study.ask()
-        self.checkpoint("asked")
-        pending = self._waiting.pop(0)
-        assert trial.number == pending.number, "another process writes to the study"
-        self._handles[pending.number] = trial
-        return pending
+        with self._reach():
+            trial = self.study.ask()
+            self.checkpoint("asked")
+            pending = self._waiting.pop(0)
+            if trial.number != pending.number:
+                raise StudyError(
+                    f"study {self.study.study_name!r}: another process writes to it; stop that "
+                    "one, then start again to go on"
+                )
+            self._handles[pending.number] = trial
+            return pending
 
     def find_waiting(self) -> list[Pending]:
         """Return the waiting trials, the oldest first."""
@@ -217,15 +215,16 @@ class Ledger:
         Those that were decided, or had been queued again, are ended on the way.
         """
         undecided = []
-        for left in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            self._handles[left.number] = Trial(self.study, left._trial_id)
-            pending = _make_pending(left.number, left.user_attrs)
-            if "verdict" in left.user_attrs:
-                self._close(left.number, json.loads(left.user_attrs["verdict"]))
-            elif self._was_requeued(pending):
-                self._end(left.number)
-            else:
-                undecided.append(pending)
+        with self._reach():
+            for left in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                self._handles[left.number] = Trial(self.study, left._trial_id)
+                pending = make_pending(left.number, left.user_attrs)
+                if "verdict" in left.user_attrs:
+                    self._close(left.number, json.loads(left.user_attrs["verdict"]))
+                elif self._was_requeued(pending):
+                    self._end(left.number)
+                else:
+                    undecided.append(pending)
         return undecided
 
     def may_retry(self, pending: Pending) -> bool:
@@ -248,9 +247,10 @@ class Ledger:
         """Write ``verdict``."""
         record = verdict.to_json()
         text = json.dumps(record, sort_keys=True)
-        self._handles[pending.number].set_user_attr("verdict", text)
-        self.checkpoint("written")
-        self._close(pending.number, record)
+        with self._reach():
+            self._handles[pending.number].set_user_attr("verdict", text)
+            self.checkpoint("written")
+            self._close(pending.number, record)
 
     def _close(self, number: int, verdict: Mapping[str, Any]) -> None:
         """End a decided trial."""
@@ -270,18 +270,18 @@ class Ledger:
         self.study.tell(self._handles.pop(number), state=TrialState.FAIL)
 
     def _repeat(self, pending: Pending, counter: str, error: str) -> None:
-        trial = self._handles[pending.number]
-        trial.set_user_attr("error", error)
-        self.checkpoint("excused")
-        attrs = pending.attrs
-        if not self._was_requeued(pending):
-            copied = (*COPIED, "attempt", "losses", "source")
-            kept = {name: attrs[name] for name in copied if name in attrs}
-            kept |= {counter: int(attrs[counter]) + 1, "origin": pending.origin}
-            self._add(trial.params, kept, trial.constraints)
-        self.checkpoint("cloned")
-        self._end(pending.number)
-        self.checkpoint("failed")
+        trial, attrs = self._handles[pending.number], pending.attrs
+        with self._reach():
+            trial.set_user_attr("error", error)
+            self.checkpoint("excused")
+            if not self._was_requeued(pending):
+                copied = (*COPIED, "attempt", "losses", "source")
+                kept = {name: attrs[name] for name in copied if name in attrs}
+                kept |= {counter: int(attrs[counter]) + 1, "origin": pending.origin}
+                self._add(trial.params, kept, trial.constraints)
+            self.checkpoint("cloned")
+            self._end(pending.number)
+            self.checkpoint("failed")
 
     def _add(
         self, densities: Mapping[str, float], attrs: dict[str, Any], excess: Mapping[str, float]
@@ -294,27 +294,16 @@ class Ledger:
             constraints=dict(excess),
         )
         self.study.add_trial(trial)
-        self._waiting.append(_make_pending(self._count, attrs))
+        self._waiting.append(make_pending(self._count, attrs))
         self._count += 1
 
     def _was_requeued(self, pending: Pending) -> bool:
         """Return whether a later trial repeats this one."""
-        origin, tries = pending.origin, _count_tries(pending.attrs)
+        origin, tries = pending.origin, count_tries(pending.attrs)
         return any(
-            trial.user_attrs.get("origin") == origin and _count_tries(trial.user_attrs) > tries
+            trial.user_attrs.get("origin") == origin and count_tries(trial.user_attrs) > tries
             for trial in self.study.get_trials(deepcopy=False)
         )
-
-
-def read_job(attrs: Mapping[str, Any]) -> Job:
-    """Return the job of a trial's attributes."""
-    return Job(
-        stage=cast(Stage, attrs["stage"]),
-        candidate=Candidate.from_json(json.loads(attrs["candidate"])),
-        round=attrs["round"],
-        base=attrs["base"],
-        seed=attrs["seed"],
-    )
 
 
 def read_records(study: optuna.Study) -> list[Record]:
@@ -347,11 +336,3 @@ def _find_decided(trials: Iterable[FrozenTrial]) -> Iterable[Record]:
             artifact=verdict["artifact"],
             metrics=verdict["metrics"],
         )
-
-
-def _make_pending(number: int, attrs: Mapping[str, Any]) -> Pending:
-    return Pending(number=number, job=read_job(attrs), attrs=attrs)
-
-
-def _count_tries(attrs: Mapping[str, Any]) -> int:
-    return int(attrs["attempt"]) + int(attrs["losses"])

@@ -4,19 +4,17 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
+from typing import TypeVar
 
-from autocompress.errors import (
-    AutoCompressError,
-    EvaluationError,
-    StudyError,
-)
+from autocompress.errors import AutoCompressError, EvaluationError, StudyError, StudyLostError
 from autocompress.execute.base import Executor
 from autocompress.jobs import Job, Outcome
 from autocompress.search.book import Book
-from autocompress.search.budget import measure_excess
+from autocompress.search.entries import Pending, Request
 from autocompress.search.forecast import count_left, estimate_seconds
-from autocompress.search.ledger import Ledger, Pending, Request, Verdict
+from autocompress.search.judge import Finished, Judge
+from autocompress.search.ledger import Ledger
 from autocompress.search.progress import Phase, SearchProgress, Watch
 from autocompress.search.records import Record
 from autocompress.search.requests import Asker, Evaluator
@@ -27,6 +25,8 @@ from autocompress.search.spec import Settings
 from autocompress.search.warm import Stock
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 MOST_FAILURES = 3  # Candidates given up at the start of a round before the search stops.
 
@@ -50,21 +50,6 @@ class Desk:
     watch: Watch
     stock: Stock | None = None
     clock: Callable[[], float] = time.monotonic
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finished:
-    """An outcome that waits for its turn.
-
-    Attributes:
-        pending: Whose it is.
-        outcome: What came of it.
-        cached: Whether the study knew it already.
-    """
-
-    pending: Pending
-    outcome: Outcome
-    cached: bool = False
 
 
 class Controller:
@@ -91,8 +76,12 @@ class Controller:
             }
         )
         self._course = settle_course(settings, graph, self._ledger, desk.stock, desk.evaluator.has)
+        self._judge = Judge(
+            resources=settings.search.resources, worst_energy=self._course.worst_energy
+        )
         self._flying: dict[str, list[Pending]] = {}  # Submitted, by key of the result.
         self._finished: list[Finished] = []
+        self._arrived: dict[str, Outcome] = {}  # Of what is not decided, by key.
         self._unfinished: list[str] = []  # Errors of models that could not be finished.
         self._begun = desk.clock()
         self._read_study()
@@ -109,7 +98,6 @@ class Controller:
             EvaluationError: Evaluations fail again and again.
             KeyboardInterrupt: Someone stopped it; the study can be gone on with.
         """
-        self._recover()
         self._drive(lambda: self._asker.list_requests(self.plan(), self._list_undecided()))
         plan = self.plan()
         if plan.todo == "done":
@@ -126,7 +114,7 @@ class Controller:
             EvaluationError: It could not be made.
             StudyError: There is no such decided trial.
         """
-        self._recover()
+        self._outlast(self._recover)
         source = next((one for one in self.records if one.number == number), None)
         if source is None:
             raise StudyError(f"trial {number}: no decided trial of this number in the study")
@@ -164,13 +152,17 @@ class Controller:
         )
 
     def _recover(self) -> None:
-        """Take up what a stopped process left behind."""
+        """Take up what a stopped process, or this one before an outage, left behind."""
         lost = "the process that evaluated it ended"
         left = self._ledger.find_running()
         self._read_study()
+        self._flying = {key: [] for key in self._flying}
+        self._finished.clear()
         for pending in left:
-            stored = self._find_known(pending.key)
-            if stored is not None:
+            stored = self._arrived.get(pending.key) or self._find_known(pending.key)
+            if pending.key in self._flying:
+                self._flying[pending.key].append(pending)
+            elif stored is not None:
                 cached = self._desk.executor.find(pending.key) is None
                 self._finish(pending, stored, cached=cached)
             elif self._ledger.may_requeue(pending):
@@ -178,25 +170,39 @@ class Controller:
             else:
                 failed = Outcome(energy=math.nan, error=lost)
                 self._finished.append(Finished(pending=pending, outcome=failed))
+        self._note_arrived()
         self._decide_ready()
+
+    def _note_arrived(self) -> None:
+        """Forget the outcomes that the study has heard of."""
+        self._arrived = {one.pending.key: one.outcome for one in self._finished}
+
+    def _outlast(self, work: Callable[[], Result]) -> Result:
+        """Return what ``work`` returns; when the database goes away, wait and begin it anew.
+
+        Raises:
+            StudyError: The database stayed away, or another controller took the study.
+        """
+        while True:
+            try:
+                return work()
+            except StudyLostError as error:
+                logger.warning("%s; waiting for it", error)
+                self._tell("waiting")
+                self._ledger.reopen(self.settings.execute.storage_patience_s)
 
     def _drive(self, list_requests: Callable[[], Sequence[Request]]) -> None:
         """Evaluate what waits and what is asked for until there is nothing more."""
-        try:
+
+        def work() -> None:
+            self._recover()
             self._complete_batch()
-            while True:
-                self._fill(list_requests)
-                if not self._flying:
-                    break
-                answer = self._desk.executor.wait()
-                if answer is None:
-                    continue
-                key, outcome = answer
-                self._ledger.checkpoint("evaluated")
-                for place, pending in enumerate(self._flying.pop(key, [])):
-                    self._finish(pending, outcome, cached=place > 0)
-                self._decide_ready()
+            while self._fly(list_requests):
+                pass
             self._put_back("the time was over before its turn to be decided")
+
+        try:
+            self._outlast(work)
             if self._unfinished:
                 raise EvaluationError(self._unfinished[0])
         except (KeyboardInterrupt, AutoCompressError):
@@ -204,6 +210,23 @@ class Controller:
             raise
         finally:
             self._desk.executor.close()
+
+    def _fly(self, list_requests: Callable[[], Sequence[Request]]) -> bool:
+        """Submit what there is room for and take up what finished; return whether any runs."""
+        self._fill(list_requests)
+        if not self._flying:
+            return False
+        answer = self._desk.executor.wait()
+        if answer is not None:
+            key, outcome = answer
+            self._arrived[key] = outcome  # Before the study hears of it, which may take long.
+            group = self._flying.pop(key, [])
+            self._ledger.checkpoint("evaluated")
+            for place, pending in enumerate(group):
+                self._finish(pending, outcome, cached=place > 0)
+            self._decide_ready()
+            self._note_arrived()
+        return True
 
     def _complete_batch(self) -> None:
         """Ask for what a stop in the middle of asking for a batch has left out.
@@ -276,59 +299,13 @@ class Controller:
             self._decide(oldest)
 
     def _decide(self, finished: Finished) -> None:
-        pending, outcome = finished.pending, finished.outcome
-        job = pending.job
-        site = self.open_site(self.plan().find_round(job.round))
-        metrics = {name: one for name, one in outcome.metrics.items() if math.isfinite(one)}
-        if not outcome.failed:
-            costs = asdict(site.ground.bounds.model.count_candidate(job.candidate))
-            metrics = {name: float(cost) for name, cost in costs.items()} | metrics
-        record = Record(
-            seq=len(self.book),
-            number=pending.number,
-            key=pending.key,
-            stage=job.stage,
-            round=job.round,
-            chain=pending.attrs["chain"],
-            index=pending.attrs["index"],
-            source=pending.attrs.get("source", ""),
-            candidate=job.candidate,
-            base=job.base,
-            energy=math.nan if outcome.failed else outcome.energy,
-            artifact=outcome.artifact,
-            metrics=metrics,
-        )
-        temperature, accepted = None, not outcome.failed
-        if job.stage == "fast":
-            decision = site.searcher.decide(record)
-            temperature, accepted = decision.temperature, decision.accepted
-        resources = self.settings.search.resources
-        verdict = Verdict(
-            seq=record.seq,
-            outcome=replace(outcome, metrics=metrics),
-            accepted=accepted,
-            temperature=temperature,
-            cached=finished.cached,
-            values=(record.energy, *(metrics.get(name, math.nan) for name in resources)),
-            excess=self._measure_excess(record, site),
-        )
+        pending = finished.pending
+        site = self.open_site(self.plan().find_round(pending.job.round))
+        record, verdict = self._judge.judge(finished, site, len(self.book))
         self._ledger.decide(pending, verdict)
         self.book.add(record)
-        self._tell("search" if job.stage == "fast" else job.stage, record)
-        self._stop_hopeless(record, outcome)
-
-    def _measure_excess(self, record: Record, site: Site) -> dict[str, float]:
-        """Return by how much a model is beyond each limit: at most 0 within it.
-
-        The constraints of candidates are set before they are evaluated.
-        """
-        if record.stage == "fast" or not math.isfinite(record.energy):
-            return {}
-        excess = measure_excess(record.metrics, site.ground.limits)
-        worst = self._course.worst_energy
-        if worst is not None:
-            excess["worst_metric"] = record.energy - worst
-        return excess
+        self._tell("search" if record.stage == "fast" else record.stage, record)
+        self._stop_hopeless(record, finished.outcome)
 
     def _stop_hopeless(self, record: Record, outcome: Outcome) -> None:
         """Raise when a search that goes on would only waste time."""
@@ -362,7 +339,10 @@ class Controller:
     def _withdraw(self) -> None:
         """Queue again what runs, so that the next process begins with it."""
         self._desk.executor.close()
-        self._put_back("interrupted")
+        try:
+            self._put_back("interrupted")
+        except StudyError as error:
+            logger.warning("what ran is queued again at the next start: %s", error)
         self._tell("stopped")
 
     def _put_back(self, why: str) -> None:
@@ -382,7 +362,7 @@ class Controller:
         left = count_left(self._course, plan, self.book)
         # Who pressed Ctrl-C waits for no base that is gone and would be made again.
         opened = self._asker.sites.get(plan.round.number)
-        site = opened if phase == "stopped" else self.open_site(plan.round)
+        site = opened if phase in ("stopped", "waiting") else self.open_site(plan.round)
         best = site.searcher.best if site else None
         self._desk.watch(
             SearchProgress(

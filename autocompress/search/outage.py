@@ -40,9 +40,9 @@ def name_outage(study: str) -> Iterator[None]:
 
 def is_away(error: DBAPIError) -> bool:
     """Return whether the error is that of a server which may come back."""
-    if not hasattr(error.orig, "sqlstate"):
+    state = getattr(error.orig, "sqlstate", "")
+    if state == "":
         return False  # A file: only servers tell an SQLSTATE.
-    state = error.orig.sqlstate
     if state is None:  # The driver's own word: there is no connection.
         return type(error.orig).__name__ in ("OperationalError", "InterfaceError")
     return _AWAY.fullmatch(state) is not None

@@ -10,7 +10,7 @@ from autocompress.jobs import Candidate, Job, Stage, hash_json
 from autocompress.search.book import Book
 from autocompress.search.budget import measure_excess
 from autocompress.search.counts import measure_densities
-from autocompress.search.ledger import Pending, Request
+from autocompress.search.entries import Pending, Request
 from autocompress.search.records import Record
 from autocompress.search.restore import restore_model
 from autocompress.search.rounds import Course, Plan, Round, count_evaluations

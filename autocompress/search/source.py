@@ -15,8 +15,9 @@ import optuna
 from autocompress.errors import ArtifactError, StudyError
 from autocompress.graph.layers import LayerGraph
 from autocompress.jobs import Candidate, Job, hash_json
+from autocompress.search.entries import read_job
 from autocompress.search.forecast import make_course
-from autocompress.search.ledger import Ledger, read_job, read_records
+from autocompress.search.ledger import Ledger, read_records
 from autocompress.search.records import Record
 from autocompress.search.rounds import Course
 from autocompress.search.spec import Settings, find_run_dir, make_spec

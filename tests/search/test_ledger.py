@@ -11,14 +11,8 @@ from optuna.trial import TrialState
 
 from autocompress.errors import StudyError
 from autocompress.jobs import Candidate, Job, Outcome
-from autocompress.search.ledger import (
-    MOST_LOSSES,
-    Ledger,
-    Pending,
-    Request,
-    Verdict,
-    read_records,
-)
+from autocompress.search.entries import Pending, Request, Verdict
+from autocompress.search.ledger import MOST_LOSSES, FileHold, Ledger, read_records
 from autocompress.search.study import hold_study
 
 ATTEMPTS = 2
@@ -37,7 +31,7 @@ def study(tmp_path: Path) -> Iterator[optuna.Study]:
 
 @pytest.fixture
 def ledger(study: optuna.Study) -> Ledger:
-    return Ledger(study, ATTEMPTS)
+    return Ledger(FileHold(study), ATTEMPTS)
 
 
 def make_request(keep: int = 3, source: str = "") -> Request:
@@ -98,7 +92,7 @@ def test_what_is_asked_for_first_is_taken_first_also_by_the_next_process(
         ledger.create(make_request(keep))
     first = take(ledger)
 
-    later = Ledger(study, ATTEMPTS)
+    later = Ledger(FileHold(study), ATTEMPTS)
 
     assert first.job.candidate.filters == {"a": 3}
     assert [one.number for one in later.find_waiting()] == [1, 2]
@@ -175,8 +169,8 @@ def test_what_follows_a_stop_between_two_writes_is_what_would_have_been(
             raise Stopped
 
     with pytest.raises(Stopped):
-        work(Ledger(study, ATTEMPTS, stop))
-    work(Ledger(study, ATTEMPTS))
+        work(Ledger(FileHold(study), ATTEMPTS, stop))
+    work(Ledger(FileHold(study), ATTEMPTS))
 
     records = read_records(study)
     last = study.get_trials()[records[0].number]
