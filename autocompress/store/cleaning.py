@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from autocompress.store.artifacts import METRICS_FILE, STRUCTURE_FILE, WEIGHTS_FILE
-from autocompress.store.run_folder import DAMAGED, name_failure
+from autocompress.store.files import name_failure
+from autocompress.store.run_folder import DAMAGED
 
 Kind = Literal["dense", "base", "finished", "result", "damaged", "draft", "link"]
 

@@ -13,10 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from autocompress.errors import ArtifactError
+from autocompress.store.bucket import Bucket
+from autocompress.store.depot import Depot, name_object, name_record
+from autocompress.store.files import name_failure, publish_folder, sync_path
+from autocompress.store.places import check_driver, find_cache, is_remote, settle_place
 
 logger = logging.getLogger(__name__)
 
 DAMAGED = ".damaged"  # Added to the name of a record that could not be read.
+LAYOUT_FILE = "run.json"
+LAYOUT = {"format": "autocompress-run", "version": 1}
 _KEY = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.-]{2,199}")
 
 
@@ -27,22 +33,53 @@ class RunFolder:
     A key is a content hash: who writes a key that exists writes the same, and is dropped.
 
     Attributes:
-        root: Made when something is first written.
+        root: Made when something is first written; with a depot, the cache in front of it.
+        depot: Where everything lies, if not in ``root``.
     """
 
     root: Path
+    depot: Depot | None = None
+
+    @property
+    def place(self) -> str:
+        """Return what :func:`open_folder` opens it by."""
+        return str(self.root) if self.depot is None else self.depot.bucket.url
+
+    def prepare(self) -> None:
+        """Make sure that a store can be written to, before anything is worked out for it.
+
+        Raises:
+            ArtifactError: It cannot, or another version has written there.
+        """
+        if self.depot is None:
+            return
+        found = self.depot.bucket.read(LAYOUT_FILE)
+        if found is not None and _parse(found) != LAYOUT:
+            raise ArtifactError(
+                f"{self.place}: want a run folder of version {LAYOUT['version']}, found another "
+                f"{LAYOUT_FILE}; use another folder, or the version of autocompress that wrote it"
+            )
+        self.depot.bucket.write(LAYOUT_FILE, json.dumps(LAYOUT).encode())
 
     def path(self, key: str) -> Path:
-        """Return where the object of ``key`` is or would be.
+        """Return where the object of ``key`` is, on this machine, or would be.
 
         Raises:
             ValueError: ``key`` could leave the folder.
+            ArtifactError: It cannot be copied from the store.
         """
-        return self.root / "objects" / _check_key(key)[:2] / key
+        here = self._object_path(key)
+        return here if self.depot is None else self.depot.fetch(key) or here
 
     def has(self, key: str) -> bool:
-        """Return whether the object of ``key`` is finished."""
-        return self.path(key).is_dir()
+        """Return whether the object of ``key`` is finished.
+
+        Raises:
+            ArtifactError: The store cannot be reached.
+        """
+        if self.depot is None:
+            return self._object_path(key).is_dir()
+        return self.depot.find(_check_key(key)) is not None
 
     def write(self, key: str, fill: Callable[[Path], None]) -> Path:
         """Let ``fill`` write into an empty folder, then make it the object of ``key``.
@@ -55,20 +92,22 @@ class RunFolder:
             fill: Writes the files; when it raises, nothing is left behind.
 
         Returns:
-            The folder of the object.
+            The folder of the object, on this machine.
 
         Raises:
-            ArtifactError: The disk is full, or may not be written to.
+            ArtifactError: The disk is full, or may not be written to; or the store.
         """
-        target = self.path(key)
-        if target.is_dir():
-            return target
+        if self.has(key):
+            return self.path(key)
+        target = self._object_path(key)
         draft = self.root / "tmp" / uuid.uuid4().hex
         with name_failure(target):
             draft.mkdir(parents=True)
             try:
                 fill(draft)
-                _publish(draft, target)
+                if self.depot is not None:
+                    return self.depot.put(key, draft)
+                publish_folder(draft, target)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
         return target
@@ -77,67 +116,88 @@ class RunFolder:
         """Replace the record of ``key``; a reader sees the old one or the new one, whole.
 
         Raises:
-            ArtifactError: The disk is full, or may not be written to.
+            ArtifactError: The disk is full, or may not be written to; or the store.
         """
-        target = self._record_path(key)
+        target, text = self._record_path(key), json.dumps(record, sort_keys=True, indent=1)
+        if self.depot is not None:
+            self.depot.bucket.write(name_record(key), text.encode())
+            return
         draft = target.with_name(f".{uuid.uuid4().hex}.tmp")
         with name_failure(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with draft.open("w", encoding="utf-8") as file:
-                    json.dump(record, file, sort_keys=True, indent=1)
+                    file.write(text)
                     file.flush()
                     os.fsync(file.fileno())
                 draft.replace(target)
-                _sync(target.parent)
+                sync_path(target.parent)
             finally:
                 draft.unlink(missing_ok=True)
 
     def read_json(self, key: str) -> dict[str, Any] | None:
         """Return the record of ``key``; None when there is none, or none that can be read.
 
-        A damaged record is moved aside, so that it is worked out again and still can be seen.
+        A damaged record is moved aside, so that it is worked out again and still can be seen;
+        in a store it stays until then.
 
         Raises:
-            ArtifactError: The file may not be read or moved.
+            ArtifactError: The file may not be read or moved, or the store not reached.
         """
         path = self._record_path(key)
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            _set_aside(path, str(error))
-            return None
-        except OSError as error:
-            raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}") from error
-        if not isinstance(record, dict):
-            _set_aside(path, f"want a JSON object, got {type(record).__name__}")
-            return None
-        return record
+        data = self._read_record(key, path)
+        record = None if data is None else _parse(data)
+        if isinstance(record, dict) or data is None:
+            return record
+        if self.depot is None:
+            _set_aside(path)
+        else:
+            name = f"{self.place}/{name_record(key)}"
+            logger.warning("%s: damaged, worked out again", name)
+        return None
+
+    def share(self, path: Path, name: str) -> None:
+        """Put a file for people into the store, if there is one.
+
+        Raises:
+            ArtifactError: The store cannot be reached, or refuses.
+        """
+        if self.depot is not None:
+            self.depot.bucket.upload(name, path)
+
+    def _object_path(self, key: str) -> Path:
+        return self.root / name_object(_check_key(key))
 
     def _record_path(self, key: str) -> Path:
         return self.root / "results" / f"{_check_key(key)}.json"
 
+    def _read_record(self, key: str, path: Path) -> bytes | None:
+        if self.depot is not None:
+            return self.depot.bucket.read(name_record(key))
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}") from error
 
-@contextmanager
-def name_failure(path: Path, done: str = "written") -> Iterator[None]:
-    """Turn a refusal of the file system into one sentence about ``path``.
+
+def open_folder(place: str) -> RunFolder:
+    """Return the run folder at a path, or at a URL of a store that fsspec knows.
 
     Args:
-        path: What the work is for.
-        done: What cannot be done to it.
+        place: A path; ``file:///path``; or a URL such as ``s3://bucket/runs/first``, whose
+            objects are copied into a cache: below ``AUTOCOMPRESS_CACHE`` where that is set.
 
     Raises:
-        ArtifactError: Something inside raised an OSError.
+        SettingError: It is neither, holds a password, or needs a package that is not installed.
     """
-    try:
-        yield
-    except OSError as error:
-        cause = error.strerror or str(error)
-        raise ArtifactError(
-            f"{path}: cannot be {done}: {cause}; make room or allow it, then go on"
-        ) from error
+    place = settle_place(place)
+    if not is_remote(place):
+        return RunFolder(Path(place))
+    check_driver(place)
+    cache = find_cache(place)
+    return RunFolder(cache, Depot(Bucket(url=place), cache))
 
 
 @contextmanager
@@ -154,23 +214,17 @@ def name_remedy(path: Path) -> Iterator[None]:
         raise ArtifactError(text) from error
 
 
-def _publish(draft: Path, target: Path) -> None:
-    """Make ``draft`` the object at ``target``, unless another process was first."""
-    for path in draft.rglob("*"):
-        _sync(path)
-    _sync(draft)
-    target.parent.mkdir(parents=True, exist_ok=True)
+def _parse(data: bytes) -> Any:
+    """Return the value of JSON text; None when it is none."""
     try:
-        draft.rename(target)
-    except OSError:
-        if not target.is_dir():
-            raise
-    _sync(target.parent)
+        return json.loads(data)
+    except ValueError:
+        return None
 
 
-def _set_aside(path: Path, cause: str) -> None:
+def _set_aside(path: Path) -> None:
     """Rename a damaged record; another process may have done so already."""
-    logger.warning("%s: damaged, set aside and worked out again: %s", path, cause)
+    logger.warning("%s: damaged, set aside and worked out again", path)
     with name_failure(path), suppress(FileNotFoundError):
         path.replace(path.with_name(path.name + DAMAGED))
 
@@ -179,12 +233,3 @@ def _check_key(key: str) -> str:
     if not _KEY.fullmatch(key):
         raise ValueError(f"key must be 3..200 letters, digits, '_', '-' or '.', got {key!r}")
     return key
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file or the names in a folder are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
