@@ -69,6 +69,11 @@ class FormulaRunner:
         return score_job(job)
 
 
+def keep_runner(runner: FormulaRunner) -> FormulaRunner:
+    """Return ``runner``: nothing goes wrong."""
+    return runner
+
+
 def note(root: Path, line: str) -> None:
     """Add a line, with our process id, to the file of runs; it survives SIGKILL."""
     root.mkdir(parents=True, exist_ok=True)

@@ -6,15 +6,15 @@ import os
 import signal
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Literal
 
-from autocompress.execute.base import Executor
+from autocompress.execute.base import Executor, Runner
 from autocompress.execute.in_process import InProcess
 from autocompress.execute.settings import ExecuteSettings
 from autocompress.execute.subprocess_pool import SubprocessPool
@@ -32,9 +32,10 @@ from autocompress.search.spec import Settings
 from autocompress.search.study import open_study
 from autocompress.settings import settings_to_json
 from autocompress.store.run_folder import RunFolder
+from tests.acknowledged import acknowledge, acknowledge_decision
 from tests.fake_pool import FakePool, Fault, run_smoothly
 from tests.fakes import FakeEvaluator, make_search
-from tests.formula import RUNS, FormulaRunner
+from tests.formula import RUNS, FormulaRunner, keep_runner
 from tests.laws import compare_memory
 
 VIOLATIONS = "violations.txt"
@@ -49,7 +50,10 @@ class Service:
     """One search.
 
     Attributes:
-        folder: Where it works.
+        folder: Where it works, and what it does is noted.
+        name: Of the study.
+        storage: The database; empty for a file of the folder.
+        run_dir: The run folder; empty for the folder.
         search: How it searches.
         budget: What the model may cost; the default takes two rounds.
         space: What may be chosen.
@@ -60,28 +64,39 @@ class Service:
         fault: What goes wrong in the fake pool.
         delay_s: Longest time of an evaluation.
         stop_after_s: See ``ExecuteSettings``.
+        wrap: What goes wrong in the evaluations.
+        execute: The settings of the executor beside the workers.
+        environment: Variables of the process.
         is_watched: Whether memory is compared with a replay at every decision.
     """
 
     folder: str
+    name: str = "fake"
+    storage: str = ""
+    run_dir: str = ""
     search: SearchSettings = field(default_factory=lambda: SearchSettings(evaluations=5))
     budget: Budget = field(default_factory=lambda: Budget(weights=0.3))
     space: SpaceSettings = field(default_factory=SpaceSettings)
     workers: int = 1
-    pool: Literal["in_process", "fake", "subprocess"] = "fake"
+    pool: Literal["in_process", "fake", "subprocess", "ray"] = "fake"
     order: int = 0
     late: bool = False
     fault: Callable[[str, int], Fault] = run_smoothly
     delay_s: float = 0.0
     stop_after_s: float = 0.0
+    wrap: Callable[[FormulaRunner], Runner] = keep_runner
+    execute: ExecuteSettings = field(default_factory=ExecuteSettings)
+    environment: Mapping[str, str] = field(default_factory=dict)
     is_watched: bool = True
 
     @property
     def settings(self) -> Settings:
         """Return the settings of the study."""
-        execute = ExecuteSettings(workers=self.workers, stop_after_s=self.stop_after_s)
+        execute = replace(self.execute, workers=self.workers, stop_after_s=self.stop_after_s)
         return make_search(
-            self.folder,
+            self.run_dir or self.folder,
+            name=self.name,
+            storage=self.storage,
             search=self.search,
             budget=self.budget,
             space=self.space,
@@ -91,12 +106,12 @@ class Service:
     def make_executor(self, _: Evaluator, folder: RunFolder) -> Executor:
         """Return the executor."""
         how = settings_to_json(self.settings.evaluate)
-        make_runner = partial(
-            FormulaRunner,
+        runner = FormulaRunner(
             root=self.folder,
             evaluation_hash=hash_json({"dense": FakeEvaluator().dense_key, "evaluate": how}),
             delay_s=self.delay_s,
         )
+        make_runner = partial(self.wrap, runner)
         if self.pool == "subprocess":
             return SubprocessPool(make_runner, folder, self.settings.execute)
         if self.pool == "in_process":
@@ -117,20 +132,32 @@ def serve(
     extension: Extension = NO_EXTENSION,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Search until the end or the stop; what breaks a law is noted in a file of the folder."""
+    """Search until the end or the stop; what breaks a law is noted in a file of the folder.
+
+    So is every write that was acknowledged.
+    """
+    os.environ.update(service.environment)
     held: list[Controller] = []
+    root = Path(service.folder)
+
+    def pass_checkpoint(name: str) -> None:
+        acknowledge(root, name)
+        checkpoint(name)
 
     def watch(progress: SearchProgress) -> None:
-        if progress.record is not None and service.is_watched:
+        if progress.record is None:
+            return
+        acknowledge_decision(root, progress.record)
+        if service.is_watched:
             for violation in compare_memory(held[0], study, progress.record):
-                with (Path(service.folder) / VIOLATIONS).open("a") as file:
+                with (root / VIOLATIONS).open("a") as file:
                     file.write(f"{violation}\n")
 
     wiring = Wiring(
         make_evaluator=FakeEvaluator,
         make_executor=service.make_executor,
         watch=watch,
-        checkpoint=checkpoint,
+        checkpoint=pass_checkpoint,
         clock=clock,
     )
     with hold_controller(service.settings, wiring, extension=extension) as controller:
