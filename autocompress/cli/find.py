@@ -9,7 +9,7 @@ from autocompress.errors import StudyError
 from autocompress.search.spec import Settings, read_study_settings, resolve_settings
 from autocompress.search.study import open_study
 from autocompress.settings import read_settings
-from autocompress.store.run_folder import RunFolder
+from autocompress.store.run_folder import RunFolder, open_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +42,11 @@ def find_study(name: str, storage: str = "") -> Found:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     given = read_settings(Settings, Path(name)) if name.endswith(".toml") else Settings(name=name)
-    places = resolve_settings(given)
-    url = storage or places.storage
+    places = resolve_settings(replace(given, storage=storage or given.storage))
+    url = places.storage
     study = open_study(places.name, url)
     settings = replace(read_study_settings(study, url), execute=given.execute)
-    return Found(study=study, settings=settings, folder=RunFolder(Path(settings.run_dir)))
+    return Found(study=study, settings=settings, folder=open_folder(settings.run_dir))
 
 
 def has_study(settings: Settings) -> bool:

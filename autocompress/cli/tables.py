@@ -188,7 +188,7 @@ def list_status(found: Found) -> dict[str, str]:
     pairs = {
         "study": found.settings.name,
         "storage": found.settings.storage,
-        "run folder": str(found.folder.root),
+        "run folder": found.folder.place,
         "trials": ", ".join(f"{count} {state}" for state, count in states.items()) or "none",
         "candidates scored": f"{len(fast)}",
         "moves accepted": f"{fast['accepted'].mean():.0%}" if len(fast) else "-",

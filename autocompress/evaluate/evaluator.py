@@ -92,7 +92,7 @@ class Evaluator:
     def _load(self, key: str) -> Base:
         if not self.folder.has(key):
             raise ArtifactError(
-                f"the model {key[:12]} is not in the run folder {self.folder.root}"
+                f"the model {key[:12]} is not in the run folder {self.folder.place}"
             )
         path = self.folder.path(key)
         with name_remedy(path):

@@ -1,12 +1,11 @@
 """An evaluator as settings: what another process needs to make its own."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.settings import EvaluateSettings
 from autocompress.evaluate.task import TaskSettings, open_task
-from autocompress.store.run_folder import RunFolder
+from autocompress.store.run_folder import open_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +15,7 @@ class EvaluatorFactory:
     Attributes:
         task: Its data are read, and its dense model trained unless the folder has it.
         evaluate: How candidates are evaluated.
-        run_dir: Folder of the run.
+        run_dir: Path or URL of the run folder.
     """
 
     task: TaskSettings
@@ -31,4 +30,4 @@ class EvaluatorFactory:
             SettingError: The task cannot be opened here.
         """
         task = open_task(self.task)
-        return Evaluator(task, self.evaluate, RunFolder(Path(self.run_dir)))
+        return Evaluator(task, self.evaluate, open_folder(self.run_dir))

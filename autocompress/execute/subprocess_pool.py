@@ -15,6 +15,7 @@ from autocompress.execute.settings import ExecuteSettings
 from autocompress.execute.threads import share_cores
 from autocompress.execute.worker import STOPPING, Reply
 from autocompress.jobs import Job, Outcome
+from autocompress.store.places import fix_place
 from autocompress.store.run_folder import RunFolder
 
 START_S = 600.0  # A worker imports PyTorch and reads the data before its first job.
@@ -89,7 +90,7 @@ class SubprocessPool:
         self._clock = clock
         threads = settings.threads or share_cores(settings.workers)
         self._start = {
-            "folder": str(folder.root.absolute()),
+            "folder": fix_place(folder.place),
             "threads": threads,
             "growth_bytes": GROWTH_BYTES,
         }

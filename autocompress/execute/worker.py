@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 from autocompress.errors import ArtifactError, AutoCompressError, DataError, SettingError
@@ -24,7 +23,7 @@ from autocompress.execute.base import Runner, make_failure, run_job
 from autocompress.execute.memory import breaks_process, describe_error, read_resident
 from autocompress.execute.threads import limit_libraries, set_threads
 from autocompress.jobs import Job
-from autocompress.store.run_folder import RunFolder
+from autocompress.store.run_folder import RunFolder, open_folder
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +89,7 @@ def serve(connection: Connection) -> None:
         EOFError: The controller has no more work.
     """
     start = json.loads(connection.recv_bytes())
-    folder, threads = RunFolder(Path(start["folder"])), start["threads"]
+    folder, threads = open_folder(start["folder"]), start["threads"]
     enough = 0
     # Unpickling may import PyTorch, and libraries look at their variables once.
     limit_libraries(threads)

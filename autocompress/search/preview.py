@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from autocompress.evaluate.task import key_dense
@@ -17,7 +16,7 @@ from autocompress.search.source import find_source, open_snapshot, take_snapshot
 from autocompress.search.spec import Settings
 from autocompress.search.study import open_study
 from autocompress.search.warm import FULL, fits_space
-from autocompress.store.run_folder import RunFolder
+from autocompress.store.run_folder import open_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +63,7 @@ def preview_source(settings: Settings, graph: LayerGraph, text: str) -> Preview:
         StudyError: There is no such study, or it evaluates something else.
     """
     source = find_source(text, settings)
-    there = RunFolder(Path(source.run_dir))
+    there = open_folder(source.run_dir)
     evaluation = hash_evaluation(settings, key_dense(settings.task))
     stock = open_snapshot(take_snapshot(source, settings, evaluation), there)
     energy = open_study(source.name, source.storage).user_attrs.get("dense_energy", 0.0)

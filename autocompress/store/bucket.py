@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 import fsspec
 
-from autocompress.errors import ArtifactError
+from autocompress.errors import ArtifactError, SettingError
+from autocompress.store.places import check_driver
 
 logger = logging.getLogger(__name__)
 
@@ -150,6 +151,7 @@ class Bucket:
 
     def _open(self, name: str) -> tuple[Any, str]:
         """Return the file system, which fsspec makes once, and the path of a file in it."""
+        check_driver(self.url)
         system, root = fsspec.core.url_to_fs(self.url)
         return system, f"{root}/{name}" if name else root
 
@@ -179,6 +181,8 @@ class Bucket:
         for pause_s in (*PAUSES_S, None):
             try:
                 return work(*self._open(name))
+            except SettingError:
+                raise
             except Exception as error:  # The driver's edge: each store has errors of its own.
                 logger.debug("%s: not %s", place, done, exc_info=True)
                 if pause_s is None or isinstance(error, _FINAL):

@@ -53,7 +53,7 @@ def settle_place(place: str) -> str:
 def fix_place(place: str) -> str:
     """Return ``place`` so that it says the same wherever a process stands."""
     place = settle_place(place)
-    return place if is_remote(place) else str(Path(place).absolute())
+    return place if is_remote(place) else str(Path(place).resolve())
 
 
 def check_driver(url: str) -> None:

@@ -16,7 +16,7 @@ from autocompress.errors import ArtifactError
 from autocompress.store.bucket import Bucket
 from autocompress.store.depot import Depot, name_object, name_record
 from autocompress.store.files import name_failure, publish_folder, sync_path
-from autocompress.store.places import check_driver, find_cache, is_remote, settle_place
+from autocompress.store.places import find_cache, is_remote, settle_place
 
 logger = logging.getLogger(__name__)
 
@@ -190,12 +190,12 @@ def open_folder(place: str) -> RunFolder:
             objects are copied into a cache: below ``AUTOCOMPRESS_CACHE`` where that is set.
 
     Raises:
-        SettingError: It is neither, holds a password, or needs a package that is not installed.
+        SettingError: It is neither, or holds a password. A package that is not installed is missed
+            at the first use: who only watches a search does not need it.
     """
     place = settle_place(place)
     if not is_remote(place):
         return RunFolder(Path(place))
-    check_driver(place)
     cache = find_cache(place)
     return RunFolder(cache, Depot(Bucket(url=place), cache))
 
