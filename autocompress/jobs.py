@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 VERSION = 1
+RARE = ("lost", "stopped")  # Flags of an outcome that are written when they are set.
 
 Stage = Literal["fast", "round", "full"]
 
@@ -97,6 +98,7 @@ class Outcome:
         artifact: Key of the stored model; empty when none was stored.
         error: One sentence when the job failed; empty otherwise.
         lost: Whether it failed by no fault of its own, such as the loss of a machine.
+        stopped: Whether it was ended early as not worth its time: it is not tried again.
     """
 
     energy: float
@@ -104,6 +106,7 @@ class Outcome:
     artifact: str = ""
     error: str = ""
     lost: bool = False
+    stopped: bool = False
 
     @property
     def failed(self) -> bool:
@@ -113,9 +116,8 @@ class Outcome:
     def to_json(self) -> dict[str, Any]:
         """Return plain values that :meth:`from_json` reads."""
         record = {"version": VERSION, **asdict(self), "metrics": dict(self.metrics)}
-        if not self.lost:
-            del record["lost"]  # What is stored was not lost: older versions read it as well.
-        return record
+        # What is stored was neither: older versions read it as well.
+        return {name: one for name, one in record.items() if one or name not in RARE}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Outcome":

@@ -281,7 +281,7 @@ class Controller:
         if outcome.lost and self._ledger.may_requeue(pending):
             logger.warning("trial %d is queued again: %s", pending.number, outcome.error)
             self._ledger.requeue(pending, outcome.error)
-        elif outcome.failed and self._ledger.may_retry(pending):
+        elif outcome.failed and not outcome.stopped and self._ledger.may_retry(pending):
             logger.warning("trial %d failed and is tried again: %s", pending.number, outcome.error)
             self._ledger.retry(pending, outcome.error)
         else:
@@ -309,7 +309,7 @@ class Controller:
 
     def _stop_hopeless(self, record: Record, outcome: Outcome) -> None:
         """Raise when a search that goes on would only waste time."""
-        if not outcome.failed:
+        if not outcome.failed or outcome.stopped:
             return
         if record.stage == "full":  # Models that are asked for already come first.
             self._unfinished.append(
