@@ -122,7 +122,7 @@ def read_outcome(folder: RunFolder, key: str) -> Outcome | None:
         return Outcome.from_json(record)
     except (TypeError, ValueError) as error:
         raise ArtifactError(
-            f"{folder.root}: the result {key} cannot be read: {error}; use the version of "
+            f"{folder.place}: the result {key} cannot be read: {error}; use the version of "
             "autocompress that wrote it, or delete it and it is worked out again"
         ) from error
 

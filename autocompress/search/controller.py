@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from autocompress.errors import SettingError, StudyError
 from autocompress.evaluate.evaluator import Evaluator as TaskEvaluator
@@ -27,7 +26,7 @@ from autocompress.search.source import find_source_again, settle_source
 from autocompress.search.spec import Settings, make_spec, resolve_settings
 from autocompress.search.study import hold_study, open_study, read_spec
 from autocompress.search.warm import Source, fetch_object
-from autocompress.store.run_folder import RunFolder
+from autocompress.store.run_folder import RunFolder, open_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,11 +178,11 @@ def open_controller(
     found = find_source_again(source, settings) if source else None
     task = open_task(settings.task)
     check_reachable(settings, trace_graph(task.make_model().eval(), task.example()))
-    folder = RunFolder(Path(settings.run_dir))
+    folder = open_folder(settings.run_dir)
 
     def make_evaluator() -> Evaluator:
         if found is not None:
-            fetch_object(key_dense(settings.task), RunFolder(Path(found.run_dir)), folder)
+            fetch_object(key_dense(settings.task), open_folder(found.run_dir), folder)
         progress(SearchProgress(phase="dense"))
         return TaskEvaluator(task, settings.evaluate, folder)
 
@@ -214,13 +213,13 @@ def hold_controller(
         source: The study that a new one starts from.
         extension: What to do beyond what the study was begun for.
     """
-    run_dir = Path(settings.run_dir)
+    folder = open_folder(settings.run_dir)
+    folder.prepare()
     objectives = len(settings.search.objectives)
     spec = make_spec(settings)
-    with hold_study(settings.name, settings.storage, spec, run_dir, objectives) as study:
+    with hold_study(settings.name, settings.storage, spec, folder.root, objectives) as study:
         evaluator = wiring.make_evaluator()
         check_dense(study, evaluator.dense_key)  # Before anything is written.
-        folder = RunFolder(run_dir)
         evaluation = hash_evaluation(settings, evaluator.dense_key)
         stock = settle_source(study, source, folder, settings, evaluation)
         ledger = Ledger(FileHold(study), settings.search.attempts, wiring.checkpoint)

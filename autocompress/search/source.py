@@ -7,7 +7,6 @@ on, move or vanish, and the new study still is what its own storage says.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -24,6 +23,7 @@ from autocompress.search.spec import Settings, find_run_dir, make_spec
 from autocompress.search.study import find_file, normalize_storage, open_study, read_spec
 from autocompress.search.warm import Source, Stock, Stored
 from autocompress.settings import flatten_settings
+from autocompress.store.places import fix_place
 from autocompress.store.run_folder import RunFolder
 
 VERSION = 1
@@ -55,7 +55,7 @@ def find_source(text: str, settings: Settings) -> Source:
         if name == settings.name and _is_same_place(url, settings.storage):
             raise StudyError(f"study {name!r}: a search cannot start from itself")
         run_dir = find_run_dir(study.user_attrs.get("run_dir", ""), place)
-        return Source(name=name, storage=url, run_dir=str(Path(run_dir).resolve()))
+        return Source(name=name, storage=url, run_dir=fix_place(run_dir))
     raise AssertionError(places)
 
 
@@ -119,8 +119,8 @@ def settle_source(
     stored = folder.read_json(begun["record"])
     if stored is None:
         raise ArtifactError(
-            f"what study {study.study_name!r} took from another one is gone: {folder.root} has no "
-            f"record {begun['record'][:12]}; search under another name"
+            f"what study {study.study_name!r} took from another one is gone: {folder.place} "
+            f"has no record {begun['record'][:12]}; search under another name"
         )
     stock = open_snapshot(stored, folder)
     first, asked = stock.source, source or stock.source

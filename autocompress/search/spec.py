@@ -17,6 +17,7 @@ from autocompress.search.settings import SearchSettings
 from autocompress.search.space import SpaceSettings, resolve_space
 from autocompress.search.study import find_file, normalize_storage, read_spec
 from autocompress.settings import parse_settings, settings_to_json
+from autocompress.store.places import is_remote, settle_place
 
 PLACES = ("run_dir", "storage", "execute")  # Where things lie and run changes no result.
 
@@ -28,7 +29,8 @@ class Settings:
     Attributes:
         name: Name of the study.
         seed: Of every draw of the search and its evaluations.
-        run_dir: Folder of models and results; ``runs/NAME`` when empty.
+        run_dir: Folder of models and results; ``runs/NAME`` when empty. Also the URL of a store,
+            such as ``s3://bucket/runs/first``.
         storage: Optuna URL of the database; ``study.db`` in ``run_dir`` when empty.
         task: What is learned.
         space: Which densities may be chosen.
@@ -62,12 +64,26 @@ def resolve_settings(settings: Settings) -> Settings:
     """Return ``settings`` with its places filled in and its search-space file read.
 
     Raises:
-        SettingError: The search-space file is missing or wrong.
+        SettingError: The search-space file is missing or wrong, or a place is.
     """
-    run_dir = settings.run_dir or f"runs/{settings.name}"
+    run_dir = settle_place(settings.run_dir or f"runs/{settings.name}")
+    if is_remote(run_dir) and not settings.storage:
+        raise SettingError(
+            f"storage: SQLite needs a local file, and run_dir is {run_dir}; set storage to a file "
+            f"such as runs/{settings.name}/study.db, or to a postgresql+psycopg:// URL"
+        )
     storage = settings.storage or f"sqlite:///{run_dir}/study.db"
     space = resolve_space(settings.space)
     return replace(settings, run_dir=run_dir, storage=storage, space=space)
+
+
+def find_outputs(settings: Settings) -> Path:
+    """Return the local folder of what people look at: the run folder, unless it is in a store.
+
+    Args:
+        settings: Resolved.
+    """
+    return Path(f"runs/{settings.name}" if is_remote(settings.run_dir) else settings.run_dir)
 
 
 def make_spec(settings: Settings) -> dict[str, Any]:
@@ -98,7 +114,7 @@ def find_run_dir(stored: str, storage: str) -> str:
     database says where that folder is for someone who stands elsewhere or moved it.
     """
     file = find_file(normalize_storage(storage))
-    if file is None or not stored:
+    if file is None or not stored or is_remote(stored):
         return stored
     around = file.parent
     is_same = around.resolve().name == Path(stored).resolve().name

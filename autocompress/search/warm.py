@@ -18,7 +18,7 @@ from autocompress.search.counts import Bounds, make_bounds, read_counts
 from autocompress.search.records import Record
 from autocompress.search.rounds import Course, holds_metric, is_too_bad
 from autocompress.search.spec import Settings
-from autocompress.store.run_folder import RunFolder
+from autocompress.store.run_folder import RunFolder, open_folder
 
 MOST_IMPORTS = 10  # Taken over per round: a searcher starts at the best of them.
 MOST_HINTS = 2
@@ -100,7 +100,7 @@ class Stock:
 
     def fetch(self, key: str) -> bool:
         """Copy a model into the run folder; return whether it is there now."""
-        return fetch_object(key, RunFolder(Path(self.source.run_dir)), self._folder)
+        return fetch_object(key, open_folder(self.source.run_dir), self._folder)
 
     def list_imports(self, base: str, bounds: Bounds, limits: Mapping[str, float]) -> list[Stored]:
         """Return the best few candidates of a base which a round may take over, best first.
