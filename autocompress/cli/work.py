@@ -29,9 +29,9 @@ from autocompress.search.controller import (
 from autocompress.search.preview import preview_source
 from autocompress.search.progress import SearchProgress, Watch
 from autocompress.search.space import write_space
-from autocompress.search.spec import Settings, make_spec, resolve_settings
+from autocompress.search.spec import Settings, find_outputs, make_spec, resolve_settings
 from autocompress.settings import flatten_settings
-from autocompress.store.run_folder import RunFolder
+from autocompress.store.run_folder import open_folder
 
 INTERRUPTED = 130
 MISSED = 1  # The search is done, but no model holds the metric that was wanted.
@@ -40,7 +40,7 @@ MISSED = 1  # The search is done, but no model holds the metric that was wanted.
 def train_task(settings: Settings) -> None:
     """Train the dense model of ``settings`` and say where it lies."""
     places = resolve_settings(settings)
-    folder = RunFolder(Path(places.run_dir))
+    folder = open_folder(places.run_dir)
     _, key, metrics = train_dense(open_task(settings.task), folder)
     print_pairs(
         {
@@ -118,14 +118,14 @@ def search_study(
 
 
 def log_figures(settings: Settings, sinks: str) -> AbstractContextManager[Watch]:
-    """Return what tells ``sinks`` of a search; they write to ``logs`` in its run folder.
+    """Return what tells ``sinks`` of a search; they write to ``logs`` beside its report.
 
     Raises:
         SettingError: One is unknown or not installed.
     """
     places = resolve_settings(settings)
     names = tuple(name.strip() for name in sinks.split(",") if name.strip())
-    chosen = make_sink_settings(names, str(Path(places.run_dir) / "logs"))
+    chosen = make_sink_settings(names, str(find_outputs(places) / "logs"))
     spec = flatten_settings(make_spec(places))
     del spec["search.chains"]  # Settled by the first start: a resumed search has the same run.
     return open_sinks(chosen, places.name, spec)
