@@ -80,14 +80,7 @@ class FileHold:
         """Do nothing: a lock on a file is kept until the process ends."""
 
     def reopen(self, patience_s: float) -> None:
-        """Refuse to wait.
-
-        Raises:
-            StudyError: Always.
-        """
-        raise StudyError(
-            f"study {self.study.study_name!r}: gone within {patience_s:g} s; start again to go on"
-        )
+        """Do nothing: a file is there, or waiting for it does not help."""
 
 
 class Ledger:

@@ -1,0 +1,129 @@
+"""A database that goes away in the middle of a search, and comes back."""
+
+import random
+import sqlite3
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import OperationalError
+
+from autocompress.errors import StudyError, StudyLostError
+from autocompress.search.outage import name_outage
+from tests.formula import count_runs
+from tests.laws import read_trajectory
+from tests.search.test_kills import MODES, PLACES, list_wrong, make_service, run_through
+from tests.service import serve
+
+
+class Outage:
+    """Takes the database away at some checkpoints of a search."""
+
+    def __init__(self, strikes: Callable[[str, int], bool]) -> None:
+        self.passed: Counter[str] = Counter()
+        self.happened: list[str] = []
+        self._strikes = strikes
+
+    def __call__(self, name: str) -> None:
+        """Raise when it is time."""
+        if self._strikes(name, self.passed[name]):
+            self.happened.append(name)
+            self.passed[name] += 1
+            raise StudyLostError("fake", "connection refused")
+        self.passed[name] += 1
+
+
+def search(folder: Path, mode: str, outage: Outage, **changes: Any) -> Counter[str]:
+    """Return how often each key was evaluated in a search that an outage interrupts."""
+    changes = {"evaluations": 8, "is_watched": False} | changes  # One candidate in 8 fails.
+    service = make_service(folder, **(MODES[mode] | changes))
+    serve(service, outage)
+    assert list_wrong(service) == []
+    return count_runs(folder)
+
+
+@pytest.mark.parametrize("mode", list(MODES))
+@pytest.mark.parametrize("place", PLACES)
+def test_an_outage_after_any_write_changes_nothing(tmp_path: Path, place: str, mode: str) -> None:
+    outage = Outage(lambda name, passed: name == place and passed in {0, 2})
+
+    runs = search(tmp_path / "away", mode, outage)
+
+    assert outage.happened
+    steps = read_trajectory(make_service(tmp_path / "away", **MODES[mode]).settings)
+    if mode != "asynchronous":
+        assert steps == run_through(tmp_path / "whole", mode, evaluations=8, is_watched=False)
+        assert runs == count_runs(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_outages_at_any_moment_evaluate_nothing_twice(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    outage = Outage(lambda _name, _passed: rng.random() < 0.05)
+
+    runs = search(tmp_path / "away", "batch", outage, evaluations=20)
+
+    assert len(outage.happened) > 3
+    whole = run_through(tmp_path / "whole", "batch", evaluations=20, is_watched=False)
+    steps = read_trajectory(make_service(tmp_path / "away", **MODES["batch"]).settings)
+    assert steps == whole
+    assert runs == count_runs(tmp_path / "whole")
+
+
+def refuse(error: Exception) -> StorageInternalError:
+    """Return what Optuna makes of an error of the database."""
+    wrapped = StorageInternalError("An exception is raised during the commit.")
+    wrapped.__cause__ = OperationalError("INSERT", {"secret": 1}, error)
+    return wrapped
+
+
+def raise_inside(error: Exception) -> str:
+    """Return the sentence that an error becomes."""
+    with pytest.raises(StudyError) as raised, name_outage("digits"):
+        raise error
+    return f"{type(raised.value).__name__}: {raised.value}"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        psycopg.OperationalError("connection to server failed: Connection refused"),
+        psycopg.InterfaceError("the connection is closed"),
+        psycopg.errors.AdminShutdown("terminating connection"),
+        psycopg.errors.CannotConnectNow("the database system is starting up"),
+        psycopg.errors.TooManyConnections("sorry, too many clients already"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_server_that_is_away_is_waited_for(error: Exception) -> None:
+    sentence = raise_inside(refuse(error))
+
+    assert sentence.startswith("StudyLostError: study 'digits': the database cannot be reached: ")
+    assert str(error) in sentence
+    assert raise_inside(OperationalError("SELECT", {}, error)) == sentence
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (psycopg.errors.DiskFull("could not extend file: No space left on device"), "make room"),
+        (psycopg.errors.ReadOnlySqlTransaction("in a read-only transaction"), "allow writing"),
+        (sqlite3.OperationalError("database or disk is full"), "make room"),
+        (sqlite3.OperationalError("attempt to write a readonly database"), "allow writing"),
+        (sqlite3.OperationalError("disk I/O error"), "make room"),
+        (sqlite3.DatabaseError("database disk image is malformed"), "go on"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_what_waiting_does_not_mend_ends_the_search(error: Exception, remedy: str) -> None:
+    sentence = raise_inside(refuse(error))
+
+    assert sentence.startswith(
+        f"StudyError: study 'digits': the database cannot be written or read: {error}"
+    )
+    assert remedy in sentence
+    assert "secret" not in sentence
