@@ -46,32 +46,47 @@ def search(folder: Path, mode: str, outage: Outage, **changes: Any) -> Counter[s
     return count_runs(folder)
 
 
-@pytest.mark.parametrize("mode", list(MODES))
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of searches that nothing interrupts, one for each mode."""
+    root = tmp_path_factory.mktemp("whole")
+    for mode in ("serial", "batch"):
+        run_through(root / mode, mode, evaluations=8, is_watched=False)
+    return root
+
+
+@pytest.mark.parametrize(
+    "mode",
+    ["batch", *(pytest.param(one, marks=pytest.mark.slow) for one in ("serial", "asynchronous"))],
+)  # Nine searches of a second each.
 @pytest.mark.parametrize("place", PLACES)
-def test_an_outage_after_any_write_changes_nothing(tmp_path: Path, place: str, mode: str) -> None:
+def test_an_outage_after_any_write_changes_nothing(
+    tmp_path: Path, whole: Path, place: str, mode: str
+) -> None:
     outage = Outage(lambda name, passed: name == place and passed in {0, 2})
 
-    runs = search(tmp_path / "away", mode, outage)
+    runs = search(tmp_path, mode, outage)
 
     assert outage.happened
-    steps = read_trajectory(make_service(tmp_path / "away", **MODES[mode]).settings)
     if mode != "asynchronous":
-        assert steps == run_through(tmp_path / "whole", mode, evaluations=8, is_watched=False)
-        assert runs == count_runs(tmp_path / "whole")
+        steps = read_trajectory(make_service(tmp_path, **MODES[mode]).settings)
+        assert steps == read_trajectory(make_service(whole / mode, **MODES[mode]).settings)
+        assert runs == count_runs(whole / mode)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_outages_at_any_moment_evaluate_nothing_twice(tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
+def test_outages_at_any_moment_evaluate_nothing_twice(
+    tmp_path: Path, whole: Path, seed: int
+) -> None:
     rng = random.Random(seed)
     outage = Outage(lambda _name, _passed: rng.random() < 0.05)
 
-    runs = search(tmp_path / "away", "batch", outage, evaluations=20)
+    runs = search(tmp_path, "batch", outage)
 
     assert len(outage.happened) > 3
-    whole = run_through(tmp_path / "whole", "batch", evaluations=20, is_watched=False)
-    steps = read_trajectory(make_service(tmp_path / "away", **MODES["batch"]).settings)
-    assert steps == whole
-    assert runs == count_runs(tmp_path / "whole")
+    steps = read_trajectory(make_service(tmp_path, **MODES["batch"]).settings)
+    assert steps == read_trajectory(make_service(whole / "batch", **MODES["batch"]).settings)
+    assert runs == count_runs(whole / "batch")
 
 
 def refuse(error: Exception) -> StorageInternalError:
