@@ -79,7 +79,7 @@ def test_outages_at_any_moment_evaluate_nothing_twice(
     tmp_path: Path, whole: Path, seed: int
 ) -> None:
     rng = random.Random(seed)
-    outage = Outage(lambda _name, _passed: rng.random() < 0.05)
+    outage = Outage(lambda _name, _passed: rng.random() < 0.1)
 
     runs = search(tmp_path, "batch", outage)
 
