@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from autocompress.execute.settings import ExecuteSettings
 from tests.postgres import PostgresServer, run_postgres
 
 # No deadline, because CI machines share their cores; the same examples on every run.
@@ -24,6 +25,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs CUDA"))
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """Let tests share one Ray: it takes five seconds to start."""
+    pytest.importorskip("ray", reason="Ray is not installed")
+    from autocompress.execute.ray_cluster import connect  # noqa: PLC0415 - Ray is optional
+
+    cluster = connect(ExecuteSettings(workers=3, executor="ray", address="local"))
+    yield
+    cluster.close()
 
 
 @pytest.fixture(scope="session")

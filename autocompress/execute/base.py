@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from autocompress.errors import ArtifactError, DataError, SettingError
 from autocompress.execute.memory import describe_error, free_memory, lacks_memory, trim_memory
@@ -19,6 +19,19 @@ class Runner(Protocol):
 
     def run(self, job: Job) -> Outcome:
         """Return what came of ``job``; may raise."""
+        ...
+
+
+@runtime_checkable
+class Portable(Protocol):
+    """A runner that can be made again on a machine which has none of this one's files."""
+
+    def pack(self) -> Callable[[str], Runner]:
+        """Return what makes the runner; called there with an empty folder for its models.
+
+        What it carries is pickled once; arrays in it should be NumPy's, which Ray shares among
+        the processes of a machine.
+        """
         ...
 
 
@@ -84,6 +97,20 @@ def run_job(
     stored = read_outcome(folder, key)
     if stored is not None:
         return stored
+    outcome = try_job(runner, key, job, clock)
+    if not outcome.failed:
+        folder.write_json(key, outcome.to_json())
+    return outcome
+
+
+def try_job(runner: Runner, key: str, job: Job, clock: Callable[[], float]) -> Outcome:
+    """Return what comes of ``job`` now; errors of the evaluation become a failed outcome.
+
+    Raises:
+        SettingError: No attempt can succeed with these settings.
+        DataError: No attempt can succeed with these files.
+        ArtifactError: A model cannot be read or stored.
+    """
     start = clock()
     try:
         outcome = _name_failure(runner.run(job))
@@ -99,8 +126,6 @@ def run_job(
     if "seconds" not in outcome.metrics:
         metrics = {**outcome.metrics, "seconds": clock() - start}
         outcome = replace(outcome, metrics=metrics)
-    if not outcome.failed:
-        folder.write_json(key, outcome.to_json())
     return outcome
 
 

@@ -19,16 +19,27 @@ SETTINGS = {
     "subprocess": ExecuteSettings(executor="subprocess"),
     "two subprocesses": ExecuteSettings(workers=2),
 }
+RAY = {
+    "ray": ExecuteSettings(executor="ray", address="local"),
+    "two on ray": ExecuteSettings(executor="ray", address="local", workers=2),
+}
+ALL = {**SETTINGS, **RAY}
 Make = Callable[[], Executor]
 
 
-@pytest.fixture(params=list(SETTINGS))
+SLOW = [pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow])]
+SHORT = [pytest.param("two on ray", marks=pytest.mark.ray)]
+
+
+@pytest.fixture(params=[*SETTINGS, *SHORT, *SLOW])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
     opened: list[Executor] = []
+    if request.param in RAY:
+        request.getfixturevalue("local_ray")
 
     def make_one() -> Executor:
         factory = PerformerFactory(str(tmp_path))
-        settings = SETTINGS[request.param]
+        settings = ALL[request.param]
         opened.append(open_executor(settings, factory(), factory, RunFolder(tmp_path)))
         return opened[-1]
 
@@ -166,6 +177,14 @@ def test_what_is_closed_forgets_its_jobs_and_may_be_closed_again(executor: Execu
 
 
 def test_there_is_a_slot_for_each_worker(make: Make, request: pytest.FixtureRequest) -> None:
-    settings = SETTINGS[request.node.callspec.params["make"]]
+    settings = ALL[request.node.callspec.params["make"]]
+    executor = make()
+    if settings.executor == "ray":  # Its workers have a place once the cluster gives them one.
+        for seed in range(settings.workers):
+            executor.submit(
+                f"key{seed}", make_job("meet" if settings.workers == 2 else "calm", seed)
+            )
+        for _ in range(settings.workers):
+            take_outcome(executor)
 
-    assert make().slots == settings.workers
+    assert executor.slots == settings.workers

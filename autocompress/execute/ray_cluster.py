@@ -1,0 +1,192 @@
+"""Connect to a Ray cluster, or start one for this search alone."""
+
+import logging
+import math
+import os
+import secrets
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import ray
+from ray._private import ray_constants
+from ray._raylet import AuthenticationTokenLoader, Config
+from ray.exceptions import AuthenticationError, RayError
+
+from autocompress.errors import SettingError
+from autocompress.execute.settings import ExecuteSettings
+
+STORE_BYTES = 2**29  # Of a Ray of our own; it takes memory only as it fills.
+PROBE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A connection to a Ray cluster.
+
+    Attributes:
+        home: Folder of a Ray that we started; empty for one that was there.
+        ending: Disconnects, and ends what we started.
+    """
+
+    home: str = ""
+    ending: ExitStack = field(default_factory=ExitStack)
+
+    def probe(self) -> bool:
+        """Return whether the head of the cluster still listens."""
+        return can_reach(ray.get_runtime_context().gcs_address)
+
+    def close(self) -> None:
+        """Disconnect; a Ray that we started ends, and its files are removed."""
+        self.ending.close()
+
+
+def connect(settings: ExecuteSettings) -> Cluster:
+    """Connect this process; a connection that it has already is used.
+
+    Raises:
+        SettingError: There is no such cluster, or it refuses us.
+    """
+    if ray.is_initialized():
+        return Cluster()
+    if settings.address == "local":
+        return start_local(settings)
+    return join(settings.address)
+
+
+def start_local(settings: ExecuteSettings) -> Cluster:
+    """Start a Ray on the loopback interface that ends with this process.
+
+    It has as many cores as the workers ask for, however many the machine has: who asks for
+    more workers than cores means it, here as with subprocesses.
+    """
+    cpus = max(settings.cpus, settings.model_cpus)
+    with ExitStack() as stack:
+        # Short, because the system limits the length of names of sockets.
+        home = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="acray", ignore_cleanup_errors=True)
+        )
+        stack.enter_context(keep_private())
+        stack.callback(ray.shutdown)
+        with keep_sigterm():
+            ray.init(
+                num_cpus=max(1, math.ceil(cpus * settings.workers)),
+                object_store_memory=STORE_BYTES,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=False,
+                _temp_dir=home,
+            )
+        return Cluster(home, stack.pop_all())
+    raise AssertionError
+
+
+def join(address: str) -> Cluster:
+    """Connect to a cluster that is there.
+
+    Raises:
+        SettingError: There is none, or it refuses us.
+    """
+    if "://" in address:
+        raise SettingError(
+            f"execute.address: want auto, local or HOST:PORT, got {address!r}; Ray's client is "
+            "not used: run the search on a machine of the cluster, such as by ray job submit"
+        )
+    if address != "auto" and not can_reach(address):
+        raise SettingError(f"execute.address: no Ray cluster answers at {address!r}")
+    try:
+        with keep_sigterm():
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=False,
+            )
+    except AuthenticationError as error:
+        raise SettingError(
+            f"execute.address: the Ray cluster {address!r} wants its token: {_shorten(error)}; "
+            "give RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, with RAY_AUTH_MODE=token"
+        ) from error
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        raise SettingError(
+            f"execute.address: cannot connect to the Ray cluster {address!r}: {_shorten(error)}; "
+            "want --address local for a Ray of this search alone, or start one: ray start --head"
+        ) from error
+    ending = ExitStack()
+    ending.callback(ray.shutdown)
+    return Cluster(ending=ending)
+
+
+def can_reach(address: str) -> bool:
+    """Return whether something listens at ``HOST:PORT``.
+
+    Raises:
+        SettingError: It is no such address.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise SettingError(f"execute.address: want auto, local or HOST:PORT, got {address!r}")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), PROBE_S):
+            return True
+    except OSError:
+        return False
+
+
+@contextmanager
+def keep_private() -> Iterator[None]:
+    """Let a Ray that starts meanwhile keep to itself.
+
+    It sends no statistics, listens on the loopback interface only, and wants a token that its
+    processes inherit and no file holds. Ray reads all that from the environment, part of it when
+    it is imported, which may have been long ago.
+    """
+    wanted = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    }
+    before = {name: os.environ.get(name) for name in wanted}
+    is_cluster = ray_constants.ENABLE_RAY_CLUSTER
+    os.environ.update(wanted)
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    _read_again()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+        ray_constants.ENABLE_RAY_CLUSTER = is_cluster
+        _read_again()
+
+
+def _read_again() -> None:
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextmanager
+def keep_sigterm() -> Iterator[None]:
+    """Put back what SIGTERM does; Ray replaces it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _shorten(error: Exception) -> str:
+    """Return the first line of a message of Ray, which writes many."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(error).__name__

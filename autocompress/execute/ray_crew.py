@@ -1,0 +1,144 @@
+"""The actors of a Ray pool: asked for, placed, made ready, given jobs, replaced."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ray
+from ray.exceptions import RayError
+
+from autocompress.execute.ray_worker import RayWorker
+from autocompress.execute.settings import ExecuteSettings
+from autocompress.execute.subprocess_pool import GROWTH_BYTES, Run
+from autocompress.jobs import Stage
+
+CLEAR_S = 2.0  # A worker that is let go removes its files in this time, or the next one does.
+
+# asked: the cluster may have no room; starting: it makes its runner; idle; busy: it has a job.
+State = Literal["asked", "starting", "idle", "busy"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """What Ray reserves for an actor.
+
+    Attributes:
+        cpus: Cores.
+        gpus: GPUs; a fraction lets several share one.
+        threads: That PyTorch computes with.
+    """
+
+    cpus: float
+    gpus: float
+    threads: int
+
+
+def make_profile(settings: ExecuteSettings, stage: Stage) -> Profile:
+    """Return what a job of a stage asks for."""
+    cpus, gpus = settings.cpus, settings.gpus
+    if stage != "fast":
+        cpus, gpus = settings.model_cpus or cpus, settings.model_gpus or gpus
+    return Profile(cpus=cpus, gpus=gpus, threads=settings.threads or max(1, int(cpus)))
+
+
+@dataclass(eq=False, kw_only=True)
+class Member:
+    """One actor as its driver sees it.
+
+    Attributes:
+        profile: What it was asked for with.
+        handle: Ray's.
+        ref: Of the answer that is waited for.
+        state: How far it is.
+        since_s: Since when, by the pool's clock.
+        node: Ray's name of its machine; empty before it has a place.
+        address: Network address of its machine.
+        pid: Its process; 0 before it has a place.
+        run: Its job while it is busy.
+    """
+
+    profile: Profile
+    handle: Any
+    ref: Any
+    state: State
+    since_s: float
+    node: str = ""
+    address: str = ""
+    pid: int = 0
+    run: Run | None = None
+
+
+class Crew:
+    """Asks Ray for actors, and lets them go."""
+
+    def __init__(self, clock: Callable[[], float], parent: str = "") -> None:
+        """Ask for none yet.
+
+        Args:
+            clock: In seconds.
+            parent: Folder for the scratch folders of actors; that of their system when empty.
+        """
+        self.members: list[Member] = []
+        self._clock = clock
+        self._parent = parent
+
+    def resize(self, profile: Profile, wanted: int) -> None:
+        """Have so many actors of a profile; those with a job stay."""
+        have = [one for one in self.members if one.profile == profile]
+        for _ in range(wanted - len(have)):
+            self._ask(profile)
+        spare = sorted((one for one in have if one.state != "busy"), key=_measure_worth)
+        self.dismiss(spare[: max(0, len(have) - wanted)])
+
+    def count(self, *states: State) -> int:
+        """Return how many actors are in one of ``states``."""
+        return sum(one.state in states for one in self.members)
+
+    def find_idle(self, profile: Profile) -> Member | None:
+        """Return an actor of a profile that waits for a job."""
+        idle = (one for one in self.members if one.state == "idle" and one.profile == profile)
+        return next(idle, None)
+
+    def dismiss(self, members: list[Member]) -> None:
+        """Let idle actors remove their files, then end them."""
+        cleared = [one.handle.clear.remote() for one in members if one.state == "idle"]
+        if cleared:
+            ray.wait(cleared, num_returns=len(cleared), timeout=CLEAR_S)
+        for one in members:
+            self.end(one)
+
+    def end(self, member: Member) -> None:
+        """End an actor at once, whatever it does."""
+        self.forget(member)
+        with suppress(RayError, ValueError):
+            ray.kill(member.handle, no_restart=True)
+
+    def forget(self, member: Member) -> None:
+        """Drop an actor that has ended."""
+        self.members.remove(member)
+
+    def _ask(self, profile: Profile) -> None:
+        handle = (
+            ray.remote(RayWorker)
+            .options(
+                num_cpus=profile.cpus,
+                num_gpus=profile.gpus,
+                max_restarts=0,
+                max_task_retries=0,
+            )
+            .remote(profile.threads, GROWTH_BYTES, self._parent)
+        )
+        member = Member(
+            profile=profile,
+            handle=handle,
+            ref=handle.locate.remote(),
+            state="asked",
+            since_s=self._clock(),
+        )
+        self.members.append(member)
+
+
+def _measure_worth(member: Member) -> int:
+    """Return a number that is greater the nearer an actor is to its first job."""
+    return ("asked", "starting", "idle", "busy").index(member.state)

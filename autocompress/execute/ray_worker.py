@@ -1,0 +1,206 @@
+"""What runs in the process of a Ray actor: it makes its runner once, then evaluates job by job.
+
+It knows no shared folder: models come as bytes, and what a job stores is sent back as bytes.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+
+import autocompress
+from autocompress.execute.base import Runner, try_job
+from autocompress.execute.memory import breaks_process, read_resident
+from autocompress.execute.threads import limit_libraries, set_threads
+from autocompress.execute.worker import STOPPING, Reply, reply_error
+from autocompress.jobs import Job
+from autocompress.store.run_folder import RunFolder
+
+Files = dict[str, NDArray[np.uint8]]  # What lies in a folder, by name; zero-copy in Ray.
+Maker = Callable[[str], Runner]
+
+SCRATCH = "autocompress-worker-"  # The process id follows.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where an actor runs.
+
+    Attributes:
+        node: Ray's name of the machine.
+        address: Its network address.
+        pid: The process.
+        version: Of the package there.
+        python: Of the interpreter there.
+    """
+
+    node: str
+    address: str
+    pid: int
+    version: str
+    python: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What comes back from a job.
+
+    Attributes:
+        reply: A ``Reply`` as JSON.
+        models: Files of the models that the job stored, by key.
+    """
+
+    reply: bytes
+    models: Mapping[str, Files]
+
+
+class RayWorker:
+    """One actor; its methods are called from the driver."""
+
+    def __init__(self, threads: int, growth_bytes: int, parent: str = "") -> None:
+        """Take a place.
+
+        Args:
+            threads: Of every job.
+            growth_bytes: How much it may grow beyond what its first job leaves behind.
+            parent: Folder for the scratch folder; the system's when empty.
+        """
+        # Unpickling the maker may import PyTorch, and libraries look at their variables once.
+        limit_libraries(threads)
+        self._threads = threads
+        self._growth_bytes = growth_bytes
+        self._enough = 0
+        self._scratch = make_scratch(Path(parent or tempfile.gettempdir()))
+        self._folder = RunFolder(self._scratch)
+        self._runner: Runner | None = None
+        self._known: set[str] = set()
+
+    def locate(self) -> Place:
+        """Return where this is; the first answer tells that the cluster had room."""
+        return locate()
+
+    def prepare(self, maker: list[Any]) -> bytes:
+        """Make the runner; return a reply, which tells of an error if there was one.
+
+        Args:
+            maker: Reference of the maker, in a list so that Ray fetches nothing before.
+        """
+        begun = time.monotonic()
+        try:
+            make: Maker = ray.get(maker[0])
+            self._runner = make(str(self._scratch))
+        except Exception as error:  # noqa: BLE001 - the executor's edge
+            return reply_error(error, time.monotonic() - begun).to_bytes()
+        self._known = set(list_models(self._folder))
+        return Reply().to_bytes()
+
+    def run(self, key: str, job: Mapping[str, Any], base: list[Any]) -> Answer:
+        """Evaluate a job.
+
+        Args:
+            key: Of its result, for messages.
+            job: As JSON.
+            base: Reference of the files of the model it starts from; empty for the dense model
+                and for runners that keep their models elsewhere.
+        """
+        begun = time.monotonic()
+        set_threads(self._threads)  # At every job: the one before may have changed it.
+        try:
+            asked = Job.from_json(job)
+            if base and not self._folder.has(asked.base):
+                store_files(self._folder, asked.base, ray.get(base[0]))
+                self._known.add(asked.base)
+            assert self._runner is not None
+            outcome = try_job(self._runner, key, asked, time.monotonic)
+        except tuple(STOPPING.values()) as error:
+            reply = reply_error(error, time.monotonic() - begun)
+            return Answer(reply=reply.to_bytes(), models={})
+        reply = Reply(outcome=outcome.to_json(), leaving=breaks_process(outcome.error))
+        # What the first job leaves behind, data and libraries, stays in use.
+        self._enough = self._enough or read_resident() + self._growth_bytes
+        if read_resident() > self._enough:
+            reply = replace(reply, leaving=True)
+        return Answer(reply=reply.to_bytes(), models=self._take_models())
+
+    def clear(self) -> None:
+        """Remove the scratch folder; the last call."""
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _take_models(self) -> dict[str, Files]:
+        """Return the models that were stored since, and keep only those that came from outside."""
+        models = {}
+        for key in list_models(self._folder):
+            if key not in self._known:
+                models[key] = read_files(self._folder.path(key))
+                shutil.rmtree(self._folder.path(key))
+        return models
+
+
+def locate() -> Place:
+    """Return where this process is, as one of a Ray cluster."""
+    return Place(
+        node=ray.get_runtime_context().get_node_id(),
+        address=ray.util.get_node_ip_address(),
+        pid=os.getpid(),
+        version=autocompress.__version__,
+        python=".".join(map(str, sys.version_info[:2])),
+    )
+
+
+def make_scratch(parent: Path) -> Path:
+    """Return a new folder for this process; those of dead processes are removed."""
+    for path in parent.glob(f"{SCRATCH}*"):
+        with suppress(ValueError, OSError):  # Another user's, or nothing of ours.
+            if not _is_alive(int(path.name.removeprefix(SCRATCH).partition("-")[0])):
+                shutil.rmtree(path, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{SCRATCH}{os.getpid()}-", dir=parent))
+
+
+def list_models(folder: RunFolder) -> list[str]:
+    """Return the keys of the objects in a run folder."""
+    return [path.name for path in (folder.root / "objects").glob("*/*")]
+
+
+def read_files(folder: Path) -> Files:
+    """Return what lies in ``folder``, by name relative to it."""
+    return {
+        path.relative_to(folder).as_posix(): np.fromfile(path, dtype=np.uint8)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def store_files(folder: RunFolder, key: str, files: Files) -> None:
+    """Make ``files`` the object of ``key``.
+
+    Raises:
+        ArtifactError: The disk is full, or a name leads out of the folder.
+    """
+
+    def fill(path: Path) -> None:
+        for name, data in files.items():
+            target = path / name
+            if not target.resolve().is_relative_to(path.resolve()):
+                raise OSError(f"the name {name!r} leads out of the folder")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data.tobytes())
+
+    folder.write(key, fill)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
