@@ -104,14 +104,17 @@ class StudyBusyError(StudyError):
 
     Attributes:
         study: Name of the study.
+        holder: Who it is, as far as that is known.
     """
 
-    def __init__(self, study: str) -> None:
-        super().__init__(study)
+    def __init__(self, study: str, holder: str = "") -> None:
+        super().__init__(study, holder)
         self.study = study
+        self.holder = holder
 
     def __str__(self) -> str:
-        return f"study {self.study!r} is in use by another controller; wait for it or stop it"
+        who = f", {self.holder}" if self.holder else ""
+        return f"study {self.study!r} is in use by another controller{who}; wait for it or stop it"
 
 
 class StudyLostError(StudyError):

@@ -14,7 +14,7 @@ import pytest
 import typer
 
 from autocompress.cli.main import make_app
-from autocompress.search.study import make_storage
+from autocompress.search.storage import make_storage
 from tests.blocks import Block, read_blocks, write_script
 from tests.pasting import make_commands, paste
 from tests.synthetic import make_study

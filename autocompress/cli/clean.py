@@ -65,7 +65,7 @@ def find_folder(where: str, storages: list[str]) -> tuple[Path, list[str]]:
     import optuna
 
     from autocompress.cli.find import find_study
-    from autocompress.search.study import normalize_storage
+    from autocompress.search.storage import normalize_storage
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     urls = [normalize_storage(one) for one in storages]

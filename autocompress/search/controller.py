@@ -15,7 +15,7 @@ from autocompress.execute.choose import open_executor
 from autocompress.execute.in_process import InProcess
 from autocompress.graph.trace import trace_graph
 from autocompress.search.forecast import find_worst_energy
-from autocompress.search.ledger import Checkpoint, FileHold, Ledger, ignore_checkpoint
+from autocompress.search.ledger import Checkpoint, Ledger, ignore_checkpoint
 from autocompress.search.loop import Controller, Desk
 from autocompress.search.progress import SearchProgress, Watch, ignore_progress
 from autocompress.search.records import Record
@@ -85,6 +85,7 @@ class Extension:
 
 
 NO_EXTENSION = Extension()
+MakeExecutor = Callable[[Evaluator, RunFolder], Executor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +101,7 @@ class Wiring:
     """
 
     make_evaluator: Callable[[], Evaluator]
-    make_executor: Callable[[Evaluator, RunFolder], Executor] = InProcess
+    make_executor: MakeExecutor = InProcess
     watch: Watch = ignore_progress
     checkpoint: Checkpoint = ignore_checkpoint
     clock: Callable[[], float] = time.monotonic
@@ -135,16 +136,21 @@ def run_search(
     with open_controller(
         settings, source=source, extension=extension, progress=progress
     ) as controller:
-        before = len(controller.records)
-        plan = controller.run()
-        records = tuple(controller.records)
-        return SearchResult(
-            settings=controller.settings,
-            evaluated=len(records) - before,
-            records=records,
-            done=plan.todo == "done",
-            missed=plan.missed,
-        )
+        return run_controller(controller)
+
+
+def run_controller(controller: Controller) -> SearchResult:
+    """Return what the search of an open controller comes to; raises as :func:`run_search`."""
+    before = len(controller.records)
+    plan = controller.run()
+    records = tuple(controller.records)
+    return SearchResult(
+        settings=controller.settings,
+        evaluated=len(records) - before,
+        records=records,
+        done=plan.todo == "done",
+        missed=plan.missed,
+    )
 
 
 def finalize_trial(
@@ -172,8 +178,13 @@ def open_controller(
     source: str = "",
     extension: Extension = NO_EXTENSION,
     progress: Watch = ignore_progress,
+    make_executor: MakeExecutor | None = None,
 ) -> Iterator[Controller]:
-    """Give the controller of a study; the dense model is trained first when there is none."""
+    """Give the controller of a study; the dense model is trained first when there is none.
+
+    Arguments as for :func:`run_search`; ``make_executor`` takes the place of the executor that
+    the settings ask for.
+    """
     settings = settle_chains(resolve_settings(settings))
     found = find_source_again(source, settings) if source else None
     task = open_task(settings.task)
@@ -186,13 +197,15 @@ def open_controller(
         progress(SearchProgress(phase="dense"))
         return TaskEvaluator(task, settings.evaluate, folder)
 
-    def make_executor(evaluator: Evaluator, folder: RunFolder) -> Executor:
+    def open_own(evaluator: Evaluator, folder: RunFolder) -> Executor:
         factory = EvaluatorFactory(
             task=settings.task, evaluate=settings.evaluate, run_dir=settings.run_dir
         )
         return open_executor(settings.execute, evaluator, factory, folder)
 
-    wiring = Wiring(make_evaluator=make_evaluator, make_executor=make_executor, watch=progress)
+    wiring = Wiring(
+        make_evaluator=make_evaluator, make_executor=make_executor or open_own, watch=progress
+    )
     with hold_controller(settings, wiring, source=found, extension=extension) as controller:
         yield controller
 
@@ -217,12 +230,12 @@ def hold_controller(
     folder.prepare()
     objectives = len(settings.search.objectives)
     spec = make_spec(settings)
-    with hold_study(settings.name, settings.storage, spec, folder.root, objectives) as study:
+    with hold_study(settings.name, settings.storage, spec, objectives) as held:
         evaluator = wiring.make_evaluator()
-        check_dense(study, evaluator.dense_key)  # Before anything is written.
+        check_dense(held.study, evaluator.dense_key)  # Before anything is written.
         evaluation = hash_evaluation(settings, evaluator.dense_key)
-        stock = settle_source(study, source, folder, settings, evaluation)
-        ledger = Ledger(FileHold(study), settings.search.attempts, wiring.checkpoint)
+        stock = settle_source(held.study, source, folder, settings, evaluation)
+        ledger = Ledger(held, settings.search.attempts, wiring.checkpoint)
         ledger.extend(extension.evaluations, extension.finalize_top)
         desk = Desk(
             ledger=ledger,

@@ -11,7 +11,9 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from autocompress.errors import StudyError
-from autocompress.search.study import find_file, lock_study, make_storage, open_study
+from autocompress.search.lock import lock_study
+from autocompress.search.storage import Opening, find_file, make_storage
+from autocompress.search.study import open_study
 from autocompress.store.cleaning import Item, Needed, find_needless, free_items, list_items
 from autocompress.store.run_folder import RunFolder
 
@@ -71,7 +73,7 @@ def clean_folder(root: Path, urls: Sequence[str], *, results: bool = False) -> C
         StudyBusyError: A search holds a study of this folder.
         StudyError: As for :func:`plan_cleaning`.
     """
-    with _hold_all(root, [*find_databases(root), *urls]):
+    with _hold_all([*find_databases(root), *urls]):
         cleaning = plan_cleaning(root, urls, results=results)
         free_items(root, cleaning.needless)
     return cleaning
@@ -128,12 +130,12 @@ def find_studies(urls: Iterable[str]) -> list[tuple[str, str]]:
     return [
         (name, url)
         for url in known.values()
-        for name in optuna.get_all_study_names(make_storage(url))
+        for name in optuna.get_all_study_names(make_storage(url, Opening(read_only=True)))
     ]
 
 
 @contextmanager
-def _hold_all(root: Path, urls: Iterable[str]) -> Iterator[None]:
+def _hold_all(urls: Iterable[str]) -> Iterator[None]:
     """Hold every study at ``urls``.
 
     Raises:
@@ -141,7 +143,7 @@ def _hold_all(root: Path, urls: Iterable[str]) -> Iterator[None]:
     """
     with ExitStack() as locks:
         for name, url in find_studies(urls):
-            locks.enter_context(lock_study(name, url, root))
+            locks.enter_context(lock_study(name, url))
         yield
 
 

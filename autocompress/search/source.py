@@ -11,7 +11,7 @@ from typing import Any
 
 import optuna
 
-from autocompress.errors import ArtifactError, StudyError
+from autocompress.errors import ArtifactError, StudyError, StudyLostError
 from autocompress.graph.layers import LayerGraph
 from autocompress.jobs import Candidate, Job, hash_json
 from autocompress.search.entries import read_job
@@ -20,7 +20,8 @@ from autocompress.search.ledger import Ledger, read_records
 from autocompress.search.records import Record
 from autocompress.search.rounds import Course
 from autocompress.search.spec import Settings, find_run_dir, make_spec
-from autocompress.search.study import find_file, normalize_storage, open_study, read_spec
+from autocompress.search.storage import find_file, normalize_storage, strip_password
+from autocompress.search.study import open_study, read_spec
 from autocompress.search.warm import Source, Stock, Stored
 from autocompress.settings import flatten_settings
 from autocompress.store.places import fix_place
@@ -45,11 +46,13 @@ def find_source(text: str, settings: Settings) -> Source:
     for place in places:
         try:
             study = open_study(name, place)
+        except StudyLostError:
+            raise
         except StudyError:
             if place == places[-1]:
                 raise
             continue
-        url, file = normalize_storage(place), find_file(normalize_storage(place))
+        url, file = normalize_storage(place), find_file(place)
         if file is not None:
             url = f"sqlite:///{file.resolve()}"
         if name == settings.name and _is_same_place(url, settings.storage):
@@ -180,7 +183,8 @@ def take_snapshot(source: Source, settings: Settings, evaluation: str) -> dict[s
         for one in read_records(study)
         if math.isfinite(one.energy)
     ]
-    return {"version": VERSION, "source": asdict(source), "stored": stored}
+    kept = replace(source, storage=strip_password(source.storage))
+    return {"version": VERSION, "source": asdict(kept), "stored": stored}
 
 
 def open_snapshot(record: Mapping[str, Any], folder: RunFolder) -> Stock:
@@ -218,7 +222,8 @@ def _describe_difference(source: Source, study: optuna.Study, settings: Settings
 
 
 def _is_same_place(one: str, other: str) -> bool:
-    first, second = find_file(normalize_storage(one)), find_file(normalize_storage(other))
+    first, second = find_file(one), find_file(other)
     if first is None or second is None:
-        return one == other
+        # What is stored of the place has no password.
+        return normalize_storage(strip_password(one)) == normalize_storage(strip_password(other))
     return first.resolve() == second.resolve()

@@ -15,7 +15,8 @@ from autocompress.search.budget import Budget
 from autocompress.search.rounds import RoundSettings
 from autocompress.search.settings import SearchSettings
 from autocompress.search.space import SpaceSettings, resolve_space
-from autocompress.search.study import find_file, normalize_storage, read_spec
+from autocompress.search.storage import find_file
+from autocompress.search.study import read_spec
 from autocompress.settings import parse_settings, settings_to_json
 from autocompress.store.places import is_remote, settle_place
 
@@ -113,7 +114,7 @@ def find_run_dir(stored: str, storage: str) -> str:
     A study remembers its folder as it was given, mostly relative to where the search began; the
     database says where that folder is for someone who stands elsewhere or moved it.
     """
-    file = find_file(normalize_storage(storage))
+    file = find_file(storage)
     if file is None or not stored or is_remote(stored):
         return stored
     around = file.parent

@@ -18,6 +18,7 @@ from autocompress.search.counts import Bounds, make_bounds, read_counts
 from autocompress.search.records import Record
 from autocompress.search.rounds import Course, holds_metric, is_too_bad
 from autocompress.search.spec import Settings
+from autocompress.search.storage import strip_password
 from autocompress.store.run_folder import RunFolder, open_folder
 
 MOST_IMPORTS = 10  # Taken over per round: a searcher starts at the best of them.
@@ -42,8 +43,8 @@ class Source:
     run_dir: str
 
     def describe(self) -> str:
-        """Return the text that :func:`find_source` reads."""
-        return f"{self.storage}#{self.name}"
+        """Return the text that :func:`find_source` reads, without a password."""
+        return f"{strip_password(self.storage)}#{self.name}"
 
 
 @dataclass(frozen=True, kw_only=True)

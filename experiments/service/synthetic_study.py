@@ -33,7 +33,8 @@ from autocompress.search.counts import (
     round_counts,
 )
 from autocompress.search.spec import Settings, make_spec, resolve_settings
-from autocompress.search.study import VERSION, find_file, make_storage
+from autocompress.search.storage import find_file, make_storage
+from autocompress.search.study import VERSION
 
 DENSITY = FloatDistribution(0.0, 1.0)
 STEP = 0.15  # Of the random walk, in logits.

@@ -7,7 +7,7 @@ import pytest
 
 from autocompress.cli import main
 from autocompress.search.spec import Settings, make_spec
-from autocompress.search.study import make_storage
+from autocompress.search.storage import make_storage
 from tests.synthetic import make_study
 
 

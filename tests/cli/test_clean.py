@@ -22,9 +22,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a working folder with a begun study, its dense model and one of nobody."""
     folder = tmp_path_factory.mktemp("prepared")
     run = folder / "runs" / "tiny"
-    with hold_study("tiny", str(run / "study.db"), SPEC, run) as study:
-        study.set_user_attr("dense_key", DENSE)
-        study.set_user_attr("run_dir", "runs/tiny")
+    with hold_study("tiny", str(run / "study.db"), SPEC) as held:
+        held.study.set_user_attr("dense_key", DENSE)
+        held.study.set_user_attr("run_dir", "runs/tiny")
     RunFolder(run).write(DENSE, write_dense)
     RunFolder(run).write(LOST, write_dense)
     return folder
@@ -60,8 +60,8 @@ def test_what_can_be_freed_is_shown_and_then_freed(
 
 def test_a_study_elsewhere_counts_when_it_is_named(run: RunFolder, commands: Commands) -> None:
     other = shutil.copy(run.root / "study.db", run.root.parent / "far.db")
-    with hold_study("tiny", str(other), SPEC, run.root) as study:
-        study.set_user_attr("dense_key", LOST)
+    with hold_study("tiny", str(other), SPEC) as held:
+        held.study.set_user_attr("dense_key", LOST)
 
     shown = commands.run("clean", "runs/tiny", "--storage", str(other))
 
@@ -69,7 +69,7 @@ def test_a_study_elsewhere_counts_when_it_is_named(run: RunFolder, commands: Com
 
 
 def test_nothing_is_freed_while_a_search_runs(run: RunFolder, commands: Commands) -> None:
-    with hold_study("tiny", str(run.root / "study.db"), SPEC, run.root):
+    with hold_study("tiny", str(run.root / "study.db"), SPEC):
         shown = commands.run("clean", "tiny", "--delete")
 
     assert shown.code == 1

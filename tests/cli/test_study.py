@@ -9,7 +9,7 @@ from autocompress.cli.tables import find_front_rows
 from autocompress.errors import StudyError
 from autocompress.evaluate.task import TaskSettings
 from autocompress.search.spec import Settings, make_spec
-from autocompress.search.study import make_storage
+from autocompress.search.storage import make_storage
 from tests.cli.conftest import Commands
 from tests.synthetic import make_study
 

@@ -7,7 +7,7 @@ from autocompress.errors import BudgetError
 from autocompress.search.book import Book
 from autocompress.search.budget import Budget
 from autocompress.search.forecast import estimate_graph, estimate_seconds
-from autocompress.search.ledger import FileHold, Ledger
+from autocompress.search.ledger import Ledger
 from autocompress.search.spec import Settings, make_spec, read_study_settings
 from autocompress.search.study import hold_study, open_study
 from autocompress.settings import parse_settings, settings_to_json
@@ -48,9 +48,9 @@ def test_a_metric_to_hold_takes_rounds_down_to_the_smallest_model_at_most(tmp_pa
 
 def test_an_extension_is_foreseen(tmp_path: Path) -> None:
     settings = make_search(str(tmp_path))
-    with hold_study(settings.name, settings.storage, make_spec(settings), tmp_path) as study:
-        Ledger(FileHold(study), 3).extend(5, 2)
-        Ledger(FileHold(study), 3).extend(2, 0)
+    with hold_study(settings.name, settings.storage, make_spec(settings)) as held:
+        Ledger(held, 3).extend(5, 2)
+        Ledger(held, 3).extend(2, 0)
 
     estimate = estimate_graph(settings, make_small_graph())
 
@@ -69,10 +69,8 @@ def test_stages_that_were_not_timed_leave_the_time_unknown() -> None:
 
 def test_a_study_gives_its_settings_back(tmp_path: Path) -> None:
     settings = make_search(str(tmp_path))
-    with hold_study(settings.name, settings.storage, make_spec(settings), tmp_path) as study:
-        Ledger(FileHold(study), 3).describe_study(
-            {"dense_energy": -0.9, "run_dir": settings.run_dir}
-        )
+    with hold_study(settings.name, settings.storage, make_spec(settings)) as held:
+        Ledger(held, 3).describe_study({"dense_energy": -0.9, "run_dir": settings.run_dir})
 
     stored = open_study(settings.name, settings.storage)
 

@@ -25,8 +25,8 @@ class Stopped(BaseException):
 
 @pytest.fixture
 def study(tmp_path: Path) -> Iterator[optuna.Study]:
-    with hold_study("one", str(tmp_path / "study.db"), {}, tmp_path, objectives=2) as held:
-        yield held
+    with hold_study("one", str(tmp_path / "study.db"), {}, objectives=2) as held:
+        yield held.study
 
 
 @pytest.fixture

@@ -270,7 +270,7 @@ def test_the_number_of_chains_is_that_of_the_first_start(tmp_path: Path) -> None
         )
         settings = settle_chains(settings)
         spec = {"search": {"chains": settings.search.chains}}
-        with hold_study(settings.name, settings.storage, spec, tmp_path):
+        with hold_study(settings.name, settings.storage, spec):
             return settings.search.chains
 
     assert settle(3) == 3

@@ -18,7 +18,8 @@ from autocompress.search.needed import (
     list_needed,
     plan_cleaning,
 )
-from autocompress.search.study import hold_study, make_storage
+from autocompress.search.storage import make_storage
+from autocompress.search.study import hold_study
 from autocompress.store.run_folder import RunFolder
 
 FILES = ("model.safetensors", "structure.json", "metrics.json")
@@ -57,7 +58,8 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def add_study(url: str, name: str, trials: Sequence[Any], dense: str = "dense") -> optuna.Study:
     """Store a study of ``trials``."""
-    with hold_study(name, url, {"name": name}, Path()) as study:
+    with hold_study(name, url, {"name": name}) as held:
+        study = held.study
         if dense:
             study.set_user_attr("dense_key", key_of(dense))
         study.add_trials(list(trials))
@@ -192,14 +194,14 @@ def test_while_a_search_runs_nothing_is_freed(root: Path) -> None:
     spec = {"name": "one"}
 
     with (
-        hold_study("one", make_url(root / "study.db"), spec, root),
+        hold_study("one", make_url(root / "study.db"), spec),
         pytest.raises(StudyBusyError, match="study 'one' is in use"),
     ):
         clean_folder(root, [])
 
     assert list_left(root, NAMES) == set(NAMES)
     clean_folder(root, [])
-    with hold_study("one", make_url(root / "study.db"), spec, root):
+    with hold_study("one", make_url(root / "study.db"), spec):
         pass
 
 

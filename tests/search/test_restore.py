@@ -3,6 +3,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import optuna
 import pytest
 
 from autocompress.data.settings import DataSettings
@@ -32,6 +33,7 @@ from autocompress.search.restore import restore_model
 from autocompress.search.rounds import RoundSettings
 from autocompress.search.settings import SearchSettings
 from autocompress.search.spec import Settings
+from autocompress.search.storage import make_storage
 from autocompress.search.study import open_study
 from autocompress.store.cleaning import list_items
 from autocompress.store.run_folder import RunFolder
@@ -347,7 +349,8 @@ def test_a_search_does_not_go_on_with_another_dense_model(stopped: Path, tmp_pat
     folder = tmp_path / "run"
     shutil.copytree(stopped, folder)
     storage = f"sqlite:///{folder}/study.db"
-    open_study("tiny", storage).set_user_attr("dense_key", "ab" * 32)
+    study = optuna.load_study(study_name="tiny", storage=make_storage(storage))
+    study.set_user_attr("dense_key", "ab" * 32)
 
     with pytest.raises(SpecMismatchError, match=r"task \(its data.*\) is abababababab in"):
         run_search(make_settings(folder))

@@ -6,20 +6,15 @@ import pytest
 import sqlalchemy
 
 from autocompress.errors import SpecMismatchError, StudyBusyError, StudyError
-from autocompress.search.study import (
-    find_file,
-    hold_study,
-    lock_study,
-    make_storage,
-    open_study,
-    read_spec,
-)
+from autocompress.search.lock import lock_study
+from autocompress.search.storage import find_file, make_storage
+from autocompress.search.study import hold_study, open_study, read_spec
 
 SPEC = {"seed": 0, "budget": {"macs": 0.5}}
 
 
 def hold(storage: str) -> None:
-    with hold_study("one", storage, SPEC, Path("unused")):
+    with hold_study("one", storage, SPEC):
         pass
 
 
@@ -39,7 +34,7 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
 
     with (
         pytest.raises(SpecMismatchError, match=r"budget\.macs is 0\.5 in the study but 0\.25"),
-        hold_study("one", storage, {"seed": 0, "budget": {"macs": 0.25}}, tmp_path),
+        hold_study("one", storage, {"seed": 0, "budget": {"macs": 0.25}}),
     ):
         pass
 
@@ -49,18 +44,18 @@ def test_studies_of_similar_names_are_held_at_the_same_time(tmp_path: Path) -> N
 
     with ExitStack() as held:
         for name in ("a.b", "a_b", "a-b", "a b", "a/b", "a%2Fb"):
-            held.enter_context(lock_study(name, url, tmp_path))
-            with pytest.raises(StudyBusyError), lock_study(name, url, tmp_path):
+            held.enter_context(lock_study(name, url))
+            with pytest.raises(StudyBusyError), lock_study(name, url):
                 pass
 
 
 def test_a_second_controller_is_refused(tmp_path: Path) -> None:
     storage = str(tmp_path / "study.db")
 
-    with hold_study("one", storage, SPEC, tmp_path):
+    with hold_study("one", storage, SPEC):
         with pytest.raises(StudyBusyError, match="in use by another controller"):
             hold(storage)
-        with hold_study("two", storage, SPEC, tmp_path):
+        with hold_study("two", storage, SPEC):
             pass
 
     hold(storage)
@@ -97,7 +92,8 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 def test_newer_and_foreign_studies_are_refused(tmp_path: Path) -> None:
     storage = str(tmp_path / "study.db")
     hold(storage)
-    open_study("one", storage).set_user_attr("version", 3)
+    with hold_study("one", storage, SPEC) as held:
+        held.study.set_user_attr("version", 3)
     foreign = optuna.create_study(
         study_name="foreign", storage=make_storage(f"sqlite:///{storage}"), direction="minimize"
     )
@@ -107,7 +103,7 @@ def test_newer_and_foreign_studies_are_refused(tmp_path: Path) -> None:
         open_study("one", storage)
     with (
         pytest.raises(StudyError, match="not made by this package"),
-        hold_study("foreign", storage, SPEC, tmp_path),
+        hold_study("foreign", storage, SPEC),
     ):
         pass
 
@@ -125,6 +121,8 @@ def test_sqlite_writes_ahead_and_syncs_fully(tmp_path: Path) -> None:
 def test_odd_storages_are_refused() -> None:
     with pytest.raises(StudyError, match="survives the process"):
         find_file("sqlite://")
-    with pytest.raises(StudyError, match="want a database URL"):
+    with pytest.raises(
+        StudyError, match="want sqlite:///FILE or postgresql://USER@HOST/DATABASE, got ://"
+    ):
         find_file("://x")
     assert find_file("postgresql+psycopg://host/db") is None
