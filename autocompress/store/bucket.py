@@ -22,7 +22,7 @@ T = TypeVar("T")
 PAUSES_S = (1.0, 4.0)  # Between the three tries.
 # Here a file appears once all of it has been sent, and no folder needs to be made.
 _OBJECT_STORES = frozenset(
-    {"abfs", "abfss", "az", "gcs", "gs", "memory", "oci", "oss", "r2", "s3", "s3a"}
+    {"abfs", "abfss", "az", "gcs", "gs", "memory", "oci", "oss", "s3", "s3a"}
 )
 # Another try would end in the same way.
 _FINAL = (
@@ -66,23 +66,17 @@ class Bucket:
         """
         self._put(name, lambda system, path: system.pipe_file(path, data))
 
-    def create(self, name: str, data: bytes) -> None:
-        """Write a file unless there is one; the caller reads which one it is.
+    def try_create(self, name: str, data: bytes) -> None:
+        """Write a file unless there is one, if the store can; the caller looks what is there.
 
-        Where the store knows no such thing, the last of two that write at once wins.
-
-        Raises:
-            ArtifactError: The store cannot be reached, or refuses.
+        Of two that write at once the first wins; by :meth:`write` it would be the last.
         """
         try:
             system, path = self._open(name)
             if self._is_object_store:
                 system.pipe_file(path, data, mode="create")
-                return
         except Exception:  # Each driver has an error of its own for a file that is there.
             logger.debug("%s/%s: not created", self.url, name, exc_info=True)
-        if not self.read(name):
-            self.write(name, data)
 
     def upload(self, name: str, path: Path) -> None:
         """Replace a file by a local one.

@@ -81,8 +81,9 @@ class Depot:
         for file, mark in manifest.files.items():
             mark.check(target / file)  # The cache may hold an older copy, and that a damaged one.
             self.bucket.upload(f"{name}/{manifest.name}/{file}", target / file)
-        if self.find(key) is None:
-            self.bucket.create(f"{name}/{MANIFEST}", manifest.to_bytes())
+        for write in (self.bucket.try_create, self.bucket.write):
+            if self.find(key) is None:
+                write(f"{name}/{MANIFEST}", manifest.to_bytes())
         found = self.fetch(key)
         if found is None:
             raise ArtifactError(f"{self.bucket.url}/{name}: is gone as soon as it was written")
