@@ -8,7 +8,6 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import optuna
@@ -64,23 +63,6 @@ class Hold(Protocol):
             StudyError: The database was away for longer than ``patience_s``.
         """
         ...
-
-
-@dataclass(frozen=True)
-class FileHold:
-    """A study in a file, which does not go away.
-
-    Attributes:
-        study: The study; someone else keeps other processes from writing to it.
-    """
-
-    study: optuna.Study
-
-    def check(self) -> None:
-        """Do nothing: a lock on a file is kept until the process ends."""
-
-    def reopen(self, patience_s: float) -> None:
-        """Do nothing: a file is there, or waiting for it does not help."""
 
 
 class Ledger:

@@ -12,8 +12,8 @@ from optuna.trial import TrialState
 from autocompress.errors import StudyError
 from autocompress.jobs import Candidate, Job, Outcome
 from autocompress.search.entries import Pending, Request, Verdict
-from autocompress.search.ledger import MOST_LOSSES, FileHold, Ledger, read_records
-from autocompress.search.study import hold_study
+from autocompress.search.ledger import MOST_LOSSES, Ledger, read_records
+from autocompress.search.study import HeldStudy, hold_study
 
 ATTEMPTS = 2
 PLACES = ("created", "asked", "excused", "cloned", "failed", "written", "constrained", "told")
@@ -24,14 +24,19 @@ class Stopped(BaseException):
 
 
 @pytest.fixture
-def study(tmp_path: Path) -> Iterator[optuna.Study]:
+def held(tmp_path: Path) -> Iterator[HeldStudy]:
     with hold_study("one", str(tmp_path / "study.db"), {}, objectives=2) as held:
-        yield held.study
+        yield held
 
 
 @pytest.fixture
-def ledger(study: optuna.Study) -> Ledger:
-    return Ledger(FileHold(study), ATTEMPTS)
+def study(held: HeldStudy) -> optuna.Study:
+    return held.study
+
+
+@pytest.fixture
+def ledger(held: HeldStudy) -> Ledger:
+    return Ledger(held, ATTEMPTS)
 
 
 def make_request(keep: int = 3, source: str = "") -> Request:
@@ -86,13 +91,13 @@ def test_a_request_comes_back_as_it_was_made(ledger: Ledger) -> None:
 
 
 def test_what_is_asked_for_first_is_taken_first_also_by_the_next_process(
-    study: optuna.Study, ledger: Ledger
+    held: HeldStudy, study: optuna.Study, ledger: Ledger
 ) -> None:
     for keep in (3, 1, 2):
         ledger.create(make_request(keep))
     first = take(ledger)
 
-    later = Ledger(FileHold(study), ATTEMPTS)
+    later = Ledger(held, ATTEMPTS)
 
     assert first.job.candidate.filters == {"a": 3}
     assert [one.number for one in later.find_waiting()] == [1, 2]
@@ -160,7 +165,7 @@ def test_an_evaluation_may_be_lost_so_often(ledger: Ledger) -> None:
 
 @pytest.mark.parametrize("place", PLACES)
 def test_what_follows_a_stop_between_two_writes_is_what_would_have_been(
-    study: optuna.Study, place: str
+    held: HeldStudy, study: optuna.Study, place: str
 ) -> None:
     """One evaluation fails once and then succeeds; whoever recovers does the rest."""
 
@@ -169,8 +174,8 @@ def test_what_follows_a_stop_between_two_writes_is_what_would_have_been(
             raise Stopped
 
     with pytest.raises(Stopped):
-        work(Ledger(FileHold(study), ATTEMPTS, stop))
-    work(Ledger(FileHold(study), ATTEMPTS))
+        work(Ledger(held, ATTEMPTS, stop))
+    work(Ledger(held, ATTEMPTS))
 
     records = read_records(study)
     last = study.get_trials()[records[0].number]
