@@ -91,7 +91,7 @@ def test_a_request_comes_back_as_it_was_made(ledger: Ledger) -> None:
 
 
 def test_what_is_asked_for_first_is_taken_first_also_by_the_next_process(
-    held: HeldStudy, study: optuna.Study, ledger: Ledger
+    held: HeldStudy, ledger: Ledger
 ) -> None:
     for keep in (3, 1, 2):
         ledger.create(make_request(keep))
