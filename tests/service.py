@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from autocompress.execute.base import Executor, Runner
+from autocompress.execute.choose import open_executor
 from autocompress.execute.in_process import InProcess
 from autocompress.execute.settings import ExecuteSettings
 from autocompress.execute.subprocess_pool import SubprocessPool
@@ -114,6 +115,9 @@ class Service:
         make_runner = partial(self.wrap, runner)
         if self.pool == "subprocess":
             return SubprocessPool(make_runner, folder, self.settings.execute)
+        if self.pool == "ray":
+            settings = replace(self.settings.execute, executor="ray")
+            return open_executor(settings, make_runner(), make_runner, folder)
         if self.pool == "in_process":
             return InProcess(make_runner(), folder)
         return FakePool(
