@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
+import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -11,14 +12,34 @@ from autocompress.store.run_folder import RunFolder, open_folder
 
 KEY = "ab" * 32
 OTHER = "cd" * 32
+S3 = "s3://autocompress/{folder}"
 PLACES = ("{folder}", "file://{folder}", "local://{folder}", "memory://{folder}")
 
 
-@pytest.fixture(params=PLACES)
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[None]:
+    """Serve S3 on this machine, with one bucket."""
+    pytest.importorskip("s3fs", reason="s3fs is not installed")
+    moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.get_host_and_port()))
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+            patch.setenv(name, "testing")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        fsspec.filesystem("s3", skip_instance_cache=True).mkdir("autocompress")
+        yield
+    server.stop()
+
+
+@pytest.fixture(params=[*PLACES, pytest.param(S3, marks=pytest.mark.slow)])
 def machines(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Iterator[RunFolder]]:
     """Return one run folder as any number of machines open it."""
+    if request.param == S3:
+        request.getfixturevalue("bucket")
     place = request.param.format(folder=tmp_path / "run")
 
     def open_next(number: int) -> RunFolder:
