@@ -1,19 +1,31 @@
 """Run jobs: open the base, evaluate, store what came out."""
 
 import time
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+from autocompress.data.carry import CarriedData, carry_data
 from autocompress.errors import ArtifactError
 from autocompress.evaluate.base import Base, load_base, make_base, save_base
 from autocompress.evaluate.fast import evaluate_fast
 from autocompress.evaluate.full import Finished, evaluate_full, evaluate_round
 from autocompress.evaluate.settings import EvaluateSettings
-from autocompress.evaluate.task import Task, save_model, train_dense
+from autocompress.evaluate.sources import collect_sources, install_sources
+from autocompress.evaluate.task import (
+    Task,
+    TaskSettings,
+    find_device,
+    load_dense,
+    save_model,
+    train_dense,
+)
 from autocompress.graph.layers import LayerGraph
 from autocompress.jobs import Candidate, Job, Outcome, hash_json
 from autocompress.settings import settings_to_json
+from autocompress.store.freight import Files, read_files, store_files
 from autocompress.store.run_folder import RunFolder, name_remedy
+from autocompress.train.objective import resolve_loss, resolve_metric
 
 
 class Evaluator:
@@ -25,11 +37,26 @@ class Evaluator:
         folder: Where models lie by key.
     """
 
-    def __init__(self, task: Task, settings: EvaluateSettings, folder: RunFolder) -> None:
+    def __init__(
+        self, task: Task, settings: EvaluateSettings, folder: RunFolder, *, dense_key: str = ""
+    ) -> None:
+        """Open the dense model.
+
+        Args:
+            task: Model, data, loss and metric.
+            settings: How to evaluate.
+            folder: Where models lie by key.
+            dense_key: Key of a dense model that lies there; when empty it follows from the
+                task's files, and the model is trained unless it is there.
+        """
         self.task = task
         self.settings = settings
         self.folder = folder
-        model, self.dense_key, self.dense_metrics = train_dense(task, folder)
+        if dense_key:
+            self.dense_key = dense_key
+            model, self.dense_metrics = load_dense(task, folder, dense_key)
+        else:
+            model, self.dense_key, self.dense_metrics = train_dense(task, folder)
         self._dense = make_base(model, task)
         self._open = lru_cache(maxsize=2)(self._load)
 
@@ -69,6 +96,33 @@ class Evaluator:
         seconds = time.monotonic() - start
         return Outcome(energy=energy, metrics={**metrics, "seconds": seconds}, artifact=artifact)
 
+    def glance(self, job: Job) -> Outcome:
+        """Return the score of a fast job's candidate without any training: the lower rung.
+
+        Raises:
+            ArtifactError: The base is missing or damaged.
+        """
+        fast = replace(self.settings.fast, fidelity="one_shot")
+        settings = replace(self.settings, fast=fast)
+        base = self.open_base(job.base)
+        metrics = evaluate_fast(base, job.candidate, self.task, settings, seed=job.seed)
+        return Outcome(energy=metrics["val_loss"], metrics=metrics)
+
+    def pack(self) -> "Parcel":
+        """Return what makes such an evaluator on another machine; reads the test set.
+
+        Raises:
+            SettingError: The modules of the user are too many.
+        """
+        return Parcel(
+            task=self.task.settings,
+            evaluate=self.settings,
+            data=carry_data(self.task.data),
+            dense_key=self.dense_key,
+            dense=read_files(self.folder.path(self.dense_key)),
+            sources=collect_sources(self.task.settings),
+        )
+
     def _run_stored(self, job: Job, base: Base, key: str) -> dict[str, float]:
         if job.stage == "round":
             pruned, metrics = evaluate_round(
@@ -97,6 +151,47 @@ class Evaluator:
         path = self.folder.path(key)
         with name_remedy(path):
             return load_base(path, self.task)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parcel:
+    """Makes an evaluator where nothing of this machine is: no data, no models, no modules.
+
+    Survives pickle.
+
+    Attributes:
+        task: What is learned.
+        evaluate: How candidates are evaluated.
+        data: The samples.
+        dense_key: Key of the dense model.
+        dense: Its files.
+        sources: Modules of the user.
+    """
+
+    task: TaskSettings
+    evaluate: EvaluateSettings
+    data: CarriedData
+    dense_key: str
+    dense: Files
+    sources: Files
+
+    def __call__(self, root: str) -> Evaluator:
+        """Return a new evaluator whose models lie in the folder ``root``.
+
+        Raises:
+            SettingError: The task cannot be opened here.
+        """
+        install_sources(self.sources, Path(root) / "sources")
+        folder, device = RunFolder(Path(root)), find_device(self.task.device)
+        task = Task(
+            self.task,
+            self.data.open(device, self.task.data.memory_limit_bytes),
+            resolve_loss(self.task.loss),
+            resolve_metric(self.task.metric),
+            device,
+        )
+        store_files(folder, self.dense_key, self.dense)
+        return Evaluator(task, self.evaluate, folder, dense_key=self.dense_key)
 
 
 def save_finished(folder: Path, finished: Finished, task: Task) -> None:

@@ -190,21 +190,21 @@ def key_dense(settings: TaskSettings) -> str:
     if settings.checkpoint:
         record["checkpoint"] = _hash_file(settings.checkpoint)
         del record["train"]
-    sources = _hash_sources(settings)
+    sources = {key: hash_source(name, key) for key, name in name_functions(settings).items()}
     if sources:
         record["sources"] = sources
     return hash_json({"dense": DENSE_VERSION, **record})
 
 
-def _hash_sources(settings: TaskSettings) -> dict[str, str]:
-    """Return the hash of the source of each function of the user, by its setting."""
+def name_functions(settings: TaskSettings) -> dict[str, str]:
+    """Return the functions of the user that a task names, by their settings."""
     names = {
         "model.name": "" if is_known(settings.model.name) else settings.model.name,
         "task.loss": settings.loss,
         "task.metric": settings.metric,
         "task.trainer": settings.trainer,
     }
-    return {key: hash_source(name, key) for key, name in names.items() if ":" in name}
+    return {key: name for key, name in names.items() if ":" in name}
 
 
 def train_dense(task: Task, folder: RunFolder) -> tuple[nn.Module, str, dict[str, float]]:
@@ -230,10 +230,20 @@ def train_dense(task: Task, folder: RunFolder) -> tuple[nn.Module, str, dict[str
         metrics = _score_dense(model, task)
         folder.write(key, partial(_save_dense, model=model, task=task, metrics=metrics))
     # Also after training: a first and a second run go on from the same bits.
+    stored, figures = load_dense(task, folder, key)
+    return stored, key, figures
+
+
+def load_dense(task: Task, folder: RunFolder, key: str) -> tuple[nn.Module, dict[str, float]]:
+    """Return a stored dense model and its figures, see :func:`train_dense`.
+
+    Raises:
+        ArtifactError: It is missing or damaged.
+    """
     path = folder.path(key)
     with name_remedy(path):
         stored = load(path, factory=task.find_factory()).to(task.device)
-    return stored.eval(), key, _read_metrics(path)
+    return stored.eval(), _read_metrics(path)
 
 
 def save_model(folder: Path, model: nn.Module, task: Task, metrics: dict[str, float]) -> None:

@@ -16,11 +16,12 @@ from autocompress.execute.base import make_failure, read_outcome
 from autocompress.execute.ray_cluster import Cluster, connect
 from autocompress.execute.ray_crew import Crew, Member, Profile, make_profile
 from autocompress.execute.ray_deaths import explain_death
-from autocompress.execute.ray_worker import Answer, Maker, Place, read_files, store_files
+from autocompress.execute.ray_worker import Answer, Maker, Place
 from autocompress.execute.settings import ExecuteSettings
 from autocompress.execute.subprocess_pool import Run
 from autocompress.execute.worker import STOPPING, Reply
 from autocompress.jobs import Job, Outcome
+from autocompress.store.freight import read_files, store_files
 from autocompress.store.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)

@@ -14,9 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
-from numpy.typing import NDArray
 
 import autocompress
 from autocompress.execute.base import Runner, try_job
@@ -24,9 +22,9 @@ from autocompress.execute.memory import breaks_process, read_resident
 from autocompress.execute.threads import limit_libraries, set_threads
 from autocompress.execute.worker import STOPPING, Reply, reply_error
 from autocompress.jobs import Job
+from autocompress.store.freight import Files, read_files, store_files
 from autocompress.store.run_folder import RunFolder
 
-Files = dict[str, NDArray[np.uint8]]  # What lies in a folder, by name; zero-copy in Ray.
 Maker = Callable[[str], Runner]
 
 SCRATCH = "autocompress-worker-"  # The process id follows.
@@ -169,33 +167,6 @@ def make_scratch(parent: Path) -> Path:
 def list_models(folder: RunFolder) -> list[str]:
     """Return the keys of the objects in a run folder."""
     return [path.name for path in (folder.root / "objects").glob("*/*")]
-
-
-def read_files(folder: Path) -> Files:
-    """Return what lies in ``folder``, by name relative to it."""
-    return {
-        path.relative_to(folder).as_posix(): np.fromfile(path, dtype=np.uint8)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-def store_files(folder: RunFolder, key: str, files: Files) -> None:
-    """Make ``files`` the object of ``key``.
-
-    Raises:
-        ArtifactError: The disk is full, or a name leads out of the folder.
-    """
-
-    def fill(path: Path) -> None:
-        for name, data in files.items():
-            target = path / name
-            if not target.resolve().is_relative_to(path.resolve()):
-                raise OSError(f"the name {name!r} leads out of the folder")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(data.tobytes())
-
-    folder.write(key, fill)
 
 
 def _is_alive(pid: int) -> bool:
