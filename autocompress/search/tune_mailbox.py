@@ -16,10 +16,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from autocompress.errors import EvaluationError
 from autocompress.execute.base import make_failure
 from autocompress.execute.ray_deaths import is_gone
-from autocompress.execute.ray_worker import Maker, read_files, store_files
+from autocompress.execute.ray_worker import Maker
 from autocompress.execute.worker import STOPPING, Reply
 from autocompress.jobs import Job, Outcome
 from autocompress.search.tune_exchange import Ending
+from autocompress.store.freight import read_files, store_files
 from autocompress.store.run_folder import RunFolder
 
 MAKER = "maker"
