@@ -22,18 +22,21 @@ def dashboard(
     study: Study,
     storage: Storage = "",
     port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.")] = 8080,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; another lets in whoever reaches it.")
+    ] = LOOPBACK,
 ) -> None:
     """Show a study in optuna-dashboard, on this machine only; it is not changed."""
     from autocompress.cli.find import find_study
     from autocompress.report.mirror import Mirror
 
     mirror = Mirror(find_study(study, storage).study)
-    server = open_server(mirror.storage, port)
+    server = open_server(mirror.storage, port, host)
     mirror.refresh()
     ended = threading.Event()
     thread = threading.Thread(target=keep_fresh, args=(mirror.refresh, ended), daemon=True)
     thread.start()
-    text = f"http://{LOOPBACK}:{server.server_port}/dashboard/ shows {mirror.name}; Ctrl-C ends it"
+    text = f"http://{host}:{server.server_port}/dashboard/ shows {mirror.name}; Ctrl-C ends it"
     open_console().print(text, markup=False)
     try:
         server.serve_forever()
@@ -56,11 +59,11 @@ def keep_fresh(refresh: Callable[[], object], ended: threading.Event) -> None:
             logger.warning("the study could not be read, trying again: %s", error)
 
 
-def open_server(storage: Any, port: int) -> WSGIServer:
+def open_server(storage: Any, port: int, host: str = LOOPBACK) -> WSGIServer:
     """Return a server of optuna-dashboard on ``storage``, which does not serve yet.
 
     Raises:
-        SettingError: optuna-dashboard is not installed, or the port is taken.
+        SettingError: optuna-dashboard is not installed, or the port is taken or the address not ours.
     """
     try:
         from optuna_dashboard import wsgi
@@ -70,11 +73,9 @@ def open_server(storage: Any, port: int) -> WSGIServer:
         ) from error
     app = wsgi(storage)
     try:
-        return make_server(LOOPBACK, port, app, handler_class=_Quiet)
+        return make_server(host, port, app, handler_class=_Quiet)
     except OSError as error:
-        raise SettingError(
-            f"--port: cannot listen at {LOOPBACK}:{port}: {error.strerror}"
-        ) from error
+        raise SettingError(f"--port: cannot listen at {host}:{port}: {error.strerror}") from error
 
 
 class _Quiet(WSGIRequestHandler):

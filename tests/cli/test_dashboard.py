@@ -42,6 +42,15 @@ def test_it_listens_to_this_machine_only() -> None:
 
 
 @pytest.mark.usefixtures("installed")
+def test_it_listens_elsewhere_when_told_to() -> None:
+    server = open_server(None, 0, "127.0.0.2")
+
+    server.server_close()
+
+    assert server.server_address[0] == "127.0.0.2"
+
+
+@pytest.mark.usefixtures("installed")
 def test_a_port_that_is_taken_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
