@@ -63,7 +63,7 @@ def open_server(storage: Any, port: int, host: str = LOOPBACK) -> WSGIServer:
     """Return a server of optuna-dashboard on ``storage``, which does not serve yet.
 
     Raises:
-        SettingError: optuna-dashboard is not installed, or the port is taken or the address not ours.
+        SettingError: optuna-dashboard is missing, the port is taken, or the address is not ours.
     """
     try:
         from optuna_dashboard import wsgi
