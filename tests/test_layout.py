@@ -34,6 +34,7 @@ ACROSS = {
     "test_kills",
     "test_descent",
     "test_goal",
+    "test_remote",
     "test_reuse",
     "test_end_to_end",
 }

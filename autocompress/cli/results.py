@@ -15,11 +15,12 @@ from autocompress.cli.find import Found
 from autocompress.cli.screen import open_console, print_pairs
 from autocompress.cli.tables import find_front_rows, print_trials
 from autocompress.data.source import InputSpec
-from autocompress.errors import AutoCompressError
+from autocompress.errors import ArtifactError, AutoCompressError
 from autocompress.evaluate.task import TaskSettings, key_dense
 from autocompress.graph.trace import measure_macs
 from autocompress.report.frames import find_finished, read_direction, trials_frame
 from autocompress.report.page import Content, write_page
+from autocompress.search.spec import find_outputs
 from autocompress.store.artifacts import METRICS_FILE, load
 from autocompress.store.run_folder import RunFolder
 from autocompress.zoo.make import is_known, make_model
@@ -31,9 +32,12 @@ BEST = "best"
 def write_report(
     found: Found, output: Path | None = None, others: Mapping[str, Found] | None = None
 ) -> Path:
-    """Write the HTML report of a study, compared with ``others``, and return its path."""
+    """Write the HTML report of a study, compared with ``others``, and return its path.
+
+    Where the run folder is in a store, the page lies in ``runs/NAME`` and is sent there as well.
+    """
     frame, direction = trials_frame(found.study), read_direction(found.study)
-    path = found.folder.root / REPORT_FILE if output is None else output
+    path = find_outputs(found.settings) / REPORT_FILE if output is None else output
     path.parent.mkdir(parents=True, exist_ok=True)
     content = Content(
         name=found.settings.name,
@@ -46,7 +50,17 @@ def write_report(
         others={name: trials_frame(one.study) for name, one in (others or {}).items()},
     )
     write_page(path, content)
+    if output is None:
+        share_report(found, path)
     return path
+
+
+def share_report(found: Found, path: Path) -> None:
+    """Send a report to the store of its run folder; who may only read there keeps it here."""
+    try:
+        found.folder.share(path, REPORT_FILE)
+    except ArtifactError as error:
+        open_console(stderr=True).print(f"the report stays here: {error}", markup=False)
 
 
 def list_options(task: TaskSettings) -> str:
