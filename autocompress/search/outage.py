@@ -44,7 +44,8 @@ def is_away(error: DBAPIError) -> bool:
     if state == "":
         return False  # A file: only servers tell an SQLSTATE.
     if state is None:  # The driver's own word: there is no connection.
-        return type(error.orig).__name__ in ("OperationalError", "InterfaceError")
+        kinds = {kind.__name__ for kind in type(error.orig).__mro__}  # Also a ConnectionTimeout.
+        return not kinds.isdisjoint(("OperationalError", "InterfaceError"))
     return _AWAY.fullmatch(state) is not None
 
 

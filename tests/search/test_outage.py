@@ -108,6 +108,7 @@ def raise_inside(error: Exception) -> str:
     [
         psycopg.OperationalError("connection to server failed: Connection refused"),
         psycopg.InterfaceError("the connection is closed"),
+        psycopg.errors.ConnectionTimeout("connection timeout expired"),
         psycopg.errors.AdminShutdown("terminating connection"),
         psycopg.errors.CannotConnectNow("the database system is starting up"),
         psycopg.errors.TooManyConnections("sorry, too many clients already"),
