@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 VERSION = 1
@@ -28,7 +29,11 @@ class Candidate:
 
     def key(self) -> str:
         """Return the SHA-256 of the counts: equal candidates have equal keys."""
-        return hash_json({"filters": dict(self.filters), "columns": dict(self.columns)})
+        return self._key
+
+    @cached_property  # Asked for again and again while it is among a thousand in flight.
+    def _key(self) -> str:
+        return hash_json(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
         """Return plain dicts that :meth:`from_json` reads."""

@@ -6,15 +6,15 @@ what follows it, constraints and the end of the trial, is only repeated from it.
 
 import json
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 import optuna
 from optuna.distributions import FloatDistribution
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from autocompress.errors import StudyError
 from autocompress.search.entries import (
     ORIGINAL,
     Pending,
@@ -26,6 +26,7 @@ from autocompress.search.entries import (
 )
 from autocompress.search.outage import name_outage
 from autocompress.search.records import Record, order_records
+from autocompress.search.rows import Rows
 
 Checkpoint = Callable[[str], None]
 DENSITY = FloatDistribution(0.0, 1.0)
@@ -95,16 +96,18 @@ class Ledger:
         self._load()
 
     def _load(self) -> None:
-        self._handles: dict[int, Trial] = {}  # Of the running trials, by number.
-        # No one else writes: what waits is read once, not before every step.
+        # No one else writes: all trials are read once, not before every step.
         with self._reach():
             trials = self.study.get_trials(deepcopy=False)
-        self._count = len(trials)
-        self._waiting = [
+        self._rows = Rows(self.study, trials)
+        self._tries: dict[int, int] = {}  # Most of any trial, by the origin of its job.
+        for one in trials:
+            self._note_tries(one.number, one.user_attrs)
+        self._waiting = deque(
             make_pending(one.number, one.user_attrs)
             for one in trials
             if one.state is TrialState.WAITING
-        ]
+        )
 
     @contextmanager
     def _reach(self) -> Iterator[None]:
@@ -169,16 +172,9 @@ class Ledger:
         if not self._waiting:
             return None
         with self._reach():
-            trial = self.study.ask()
+            self._rows.start(self._waiting[0].number)
             self.checkpoint("asked")
-            pending = self._waiting.pop(0)
-            if trial.number != pending.number:
-                raise StudyError(
-                    f"study {self.study.study_name!r}: another process writes to it; stop that "
-                    "one, then start again to go on"
-                )
-            self._handles[pending.number] = trial
-            return pending
+            return self._waiting.popleft()
 
     def find_waiting(self) -> list[Pending]:
         """Return the waiting trials, the oldest first."""
@@ -192,12 +188,11 @@ class Ledger:
         undecided = []
         with self._reach():
             for left in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                self._handles[left.number] = Trial(self.study, left._trial_id)
                 pending = make_pending(left.number, left.user_attrs)
                 if "verdict" in left.user_attrs:
                     self._close(left.number, json.loads(left.user_attrs["verdict"]))
                 elif self._was_requeued(pending):
-                    self._end(left.number)
+                    self._rows.finish(left.number, None)
                 else:
                     undecided.append(pending)
         return undecided
@@ -223,39 +218,35 @@ class Ledger:
         record = verdict.to_json()
         text = json.dumps(record, sort_keys=True)
         with self._reach():
-            self._handles[pending.number].set_user_attr("verdict", text)
+            self._rows.note(pending.number, "verdict", text)
             self.checkpoint("written")
             self._close(pending.number, record)
 
     def _close(self, number: int, verdict: Mapping[str, Any]) -> None:
         """End a decided trial."""
-        if verdict["values"] is None:
-            self._end(number)
-        else:
-            trial = self._handles.pop(number)
-            there = trial.constraints if verdict["excess"] else {}
-            for name, value in verdict["excess"].items():
+        values, excess = verdict["values"], verdict["excess"]
+        if values is not None and excess:
+            there = self._rows.read(number).constraints
+            for name, value in excess.items():
                 if name not in there:
-                    trial.set_constraint(name, value)
+                    self._rows.constrain(number, name, value)
                     self.checkpoint("constrained")
-            self.study.tell(trial, verdict["values"])
+        self._rows.finish(number, values)
         self.checkpoint("told")
 
-    def _end(self, number: int) -> None:
-        self.study.tell(self._handles.pop(number), state=TrialState.FAIL)
-
     def _repeat(self, pending: Pending, counter: str, error: str) -> None:
-        trial, attrs = self._handles[pending.number], pending.attrs
+        number, attrs = pending.number, pending.attrs
         with self._reach():
-            trial.set_user_attr("error", error)
+            self._rows.note(number, "error", error)
             self.checkpoint("excused")
             if not self._was_requeued(pending):
                 copied = (*COPIED, "attempt", "losses", "source")
                 kept = {name: attrs[name] for name in copied if name in attrs}
                 kept |= {counter: int(attrs[counter]) + 1, "origin": pending.origin}
+                trial = self._rows.read(number)
                 self._add(trial.params, kept, trial.constraints)
             self.checkpoint("cloned")
-            self._end(pending.number)
+            self._rows.finish(number, None)
             self.checkpoint("failed")
 
     def _add(
@@ -268,17 +259,18 @@ class Ledger:
             user_attrs=attrs,
             constraints=dict(excess),
         )
-        self.study.add_trial(trial)
-        self._waiting.append(make_pending(self._count, attrs))
-        self._count += 1
+        number = self._rows.add(trial)
+        self._waiting.append(make_pending(number, attrs))
+        self._note_tries(number, attrs)
+
+    def _note_tries(self, number: int, attrs: Mapping[str, Any]) -> None:
+        if "origin" in attrs:
+            origin = number if attrs["origin"] == ORIGINAL else attrs["origin"]
+            self._tries[origin] = max(count_tries(attrs), self._tries.get(origin, 0))
 
     def _was_requeued(self, pending: Pending) -> bool:
         """Return whether a later trial repeats this one."""
-        origin, tries = pending.origin, count_tries(pending.attrs)
-        return any(
-            trial.user_attrs.get("origin") == origin and count_tries(trial.user_attrs) > tries
-            for trial in self.study.get_trials(deepcopy=False)
-        )
+        return self._tries[pending.origin] > count_tries(pending.attrs)
 
 
 def read_records(study: optuna.Study) -> list[Record]:
