@@ -81,7 +81,9 @@ class Rows:
         number, study = len(self), self._study._study_id
         new = {"number": number, "study_id": study, "state": TrialState.WAITING}
         with self._storage.engine.begin() as connection:
-            place = connection.execute(insert(_TRIALS), new).inserted_primary_key[0]
+            key = connection.execute(insert(_TRIALS), new).inserted_primary_key
+            assert key is not None
+            place = key[0]
             earlier = (_TRIALS.c.study_id == study) & (_TRIALS.c.trial_id < place)
             query = select(_TRIALS.c.number).where(earlier).order_by(_TRIALS.c.trial_id.desc())
             if connection.execute(query.limit(1)).scalar() != (number - 1 if number else None):
