@@ -11,6 +11,7 @@ AutoCompressError
 │   ├── StudyBusyError             another controller holds the study
 │   └── StudyLostError             the database or the lock went away; waiting may help
 ├── ArtifactError                  a stored model or result is missing or damaged
+├── ClusterError                   a Ray cluster went away while jobs ran on it
 └── EvaluationError                a candidate could not be evaluated
 """
 
@@ -136,6 +137,24 @@ class StudyLostError(StudyError):
 
 class ArtifactError(AutoCompressError):
     """A stored model or result is missing or damaged."""
+
+
+class ClusterError(AutoCompressError):
+    """A Ray cluster went away while jobs ran on it.
+
+    Attributes:
+        cause: What is known of it.
+    """
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return (
+            f"the Ray cluster is lost: {self.cause}; all results that had come back are stored: "
+            "start the search again to go on with it"
+        )
 
 
 class EvaluationError(AutoCompressError):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import ray
 from ray._private import ray_constants
+from ray._private import worker as ray_worker
 from ray._raylet import AuthenticationTokenLoader, Config
 from ray.exceptions import AuthenticationError, RayError
 
@@ -29,16 +30,18 @@ class Cluster:
     """A connection to a Ray cluster.
 
     Attributes:
+        address: ``HOST:PORT`` of its head.
         home: Folder of a Ray that we started; empty for one that was there.
         ending: Disconnects, and ends what we started.
     """
 
+    address: str
     home: str = ""
     ending: ExitStack = field(default_factory=ExitStack)
 
-    def probe(self) -> bool:
-        """Return whether the head of the cluster still listens."""
-        return can_reach(ray.get_runtime_context().gcs_address)
+    def has_head(self) -> bool:
+        """Return whether the head still listens; Ray ends a process that asks it in vain."""
+        return can_reach(self.address)
 
     def close(self) -> None:
         """Disconnect; a Ray that we started ends, and its files are removed."""
@@ -52,7 +55,7 @@ def connect(settings: ExecuteSettings) -> Cluster:
         SettingError: There is no such cluster, or it refuses us.
     """
     if ray.is_initialized():
-        return Cluster()
+        return Cluster(find_head())
     if settings.address == "local":
         return start_local(settings)
     return join(settings.address)
@@ -71,6 +74,7 @@ def start_local(settings: ExecuteSettings) -> Cluster:
             tempfile.TemporaryDirectory(prefix="acray", ignore_cleanup_errors=True)
         )
         stack.enter_context(keep_private())
+        stack.enter_context(keep_quiet())
         stack.callback(ray.shutdown)
         with keep_sigterm():
             ray.init(
@@ -82,8 +86,7 @@ def start_local(settings: ExecuteSettings) -> Cluster:
                 configure_logging=False,
                 _temp_dir=home,
             )
-        return Cluster(home, stack.pop_all())
-    raise AssertionError
+        return Cluster(find_head(), home, stack.pop_all())
 
 
 def join(address: str) -> Cluster:
@@ -99,14 +102,18 @@ def join(address: str) -> Cluster:
         )
     if address != "auto" and not can_reach(address):
         raise SettingError(f"execute.address: no Ray cluster answers at {address!r}")
+    stack = ExitStack()
+    stack.enter_context(keep_quiet())
+    stack.callback(ray.shutdown)
     try:
-        with keep_sigterm():
+        with stack, keep_sigterm():
             ray.init(
                 address=address,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 configure_logging=False,
             )
+            return Cluster(find_head(), ending=stack.pop_all())
     except AuthenticationError as error:
         raise SettingError(
             f"execute.address: the Ray cluster {address!r} wants its token: {_shorten(error)}; "
@@ -117,9 +124,11 @@ def join(address: str) -> Cluster:
             f"execute.address: cannot connect to the Ray cluster {address!r}: {_shorten(error)}; "
             "want --address local for a Ray of this search alone, or start one: ray start --head"
         ) from error
-    ending = ExitStack()
-    ending.callback(ray.shutdown)
-    return Cluster(ending=ending)
+
+
+def find_head() -> str:
+    """Return ``HOST:PORT`` of the head of the cluster that this process is connected to."""
+    return str(ray.get_runtime_context().gcs_address)
 
 
 def can_reach(address: str) -> bool:
@@ -166,6 +175,17 @@ def keep_private() -> Iterator[None]:
                 os.environ[name] = value
         ray_constants.ENABLE_RAY_CLUSTER = is_cluster
         _read_again()
+
+
+@contextmanager
+def keep_quiet() -> Iterator[None]:
+    """Keep from the standard output what Ray's machines write about every worker that ends."""
+    before = vars(ray_worker).get("_worker_logs_enabled")
+    vars(ray_worker)["_worker_logs_enabled"] = False
+    try:
+        yield
+    finally:
+        vars(ray_worker)["_worker_logs_enabled"] = before
 
 
 def _read_again() -> None:

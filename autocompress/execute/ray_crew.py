@@ -49,7 +49,7 @@ class Member:
     Attributes:
         profile: What it was asked for with.
         handle: Ray's.
-        ref: Of the answer that is waited for.
+        ref: Of the answer that is waited for; None while it has nothing to say.
         state: How far it is.
         since_s: Since when, by the pool's clock.
         node: Ray's name of its machine; empty before it has a place.
@@ -67,6 +67,11 @@ class Member:
     address: str = ""
     pid: int = 0
     run: Run | None = None
+
+    @property
+    def place(self) -> str:
+        """Return where it is, for people."""
+        return f"the worker {self.pid} on {self.address}" if self.pid else "a worker"
 
 
 class Crew:
@@ -118,6 +123,12 @@ class Crew:
         """Drop an actor that has ended."""
         self.members.remove(member)
 
+    def ping(self, patience_s: float) -> None:
+        """Ask idle actors whether they live, each after so many seconds of silence."""
+        for one in self.members:
+            if one.ref is None and self._clock() >= one.since_s + patience_s:
+                one.ref = one.handle.locate.remote()
+
     def _ask(self, profile: Profile) -> None:
         handle = (
             ray.remote(RayWorker)
@@ -142,3 +153,24 @@ class Crew:
 def _measure_worth(member: Member) -> int:
     """Return a number that is greater the nearer an actor is to its first job."""
     return ("asked", "starting", "idle", "busy").index(member.state)
+
+
+def describe_shortage(members: list[Member]) -> str:
+    """Return a sentence on how many actors the cluster has room for."""
+    asked = [one.profile for one in members if one.state == "asked"]
+    wants = " or ".join(sorted({f"{one.cpus:g} CPUs and {one.gpus:g} GPUs" for one in asked}))
+    held = f"{len(members) - len(asked)} of {len(members)} workers"
+    totals = [one["Resources"] for one in ray.nodes() if one["Alive"]]
+    if not any(_fits(profile, total) for profile in asked for total in totals):
+        return (
+            f"Ray has a place for {held}: no machine of the cluster has the {wants} that each "
+            "asks for; the search waits for such a machine to join"
+        )
+    return (
+        f"Ray has a place for {held}, each of which asks for {wants}; the search goes on with "
+        "these, and takes more as machines join or get free"
+    )
+
+
+def _fits(profile: Profile, total: dict[str, float]) -> bool:
+    return total.get("CPU", 0) >= profile.cpus and total.get("GPU", 0) >= profile.gpus

@@ -11,16 +11,18 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from autocompress.errors import ArtifactError
+import autocompress
+from autocompress.errors import ArtifactError, ClusterError, SettingError
 from autocompress.execute.base import make_failure, read_outcome
 from autocompress.execute.ray_cluster import Cluster, connect
-from autocompress.execute.ray_crew import Crew, Member, Profile, make_profile
+from autocompress.execute.ray_crew import Crew, Member, Profile, describe_shortage, make_profile
 from autocompress.execute.ray_deaths import explain_death
 from autocompress.execute.ray_worker import Answer, Maker, Place
 from autocompress.execute.settings import ExecuteSettings
 from autocompress.execute.subprocess_pool import Run
 from autocompress.execute.worker import STOPPING, Reply
 from autocompress.jobs import Job, Outcome
+from autocompress.store.files import name_failure
 from autocompress.store.freight import read_files, store_files
 from autocompress.store.run_folder import RunFolder
 
@@ -31,6 +33,7 @@ LOOK_S = 1.0
 PLACE_S = 60.0  # An autoscaler may need minutes, but who waits wants to know.
 PROBE_S = 5.0
 HEAD_S = 45.0  # Ray itself ends this process after a minute without its head.
+BASES = 4  # Models that Ray holds; a round has one.
 PAUSE_S = 5.0  # Before another worker is asked for when one could not be made ready.
 
 
@@ -72,7 +75,7 @@ class RayPool:
         self._paused_until_s = -math.inf
         self._full_since_s = math.inf
         self._is_warned = False
-        self._heard_s = math.inf
+        self._heard_s = self._probed_s = -math.inf
 
     @property
     def slots(self) -> int:
@@ -115,6 +118,7 @@ class RayPool:
             raise IndexError("no job is in flight")
         while not self._done:
             self._look()
+            self._check_cluster()
             self._tend()
             if self._has_grown() and not self._done:
                 return None
@@ -143,8 +147,7 @@ class RayPool:
         self._cluster = connect(self._settings)
         self._crew = Crew(self._clock, self._cluster.home)
         self._sent = ray.put(self._pack())
-        self._heard_s = self._clock()
-        self._full_since_s = self._clock()
+        self._heard_s = self._probed_s = self._full_since_s = self._clock()
 
     def _has_grown(self) -> bool:
         """Return whether there are more slots than when it was last asked."""
@@ -214,7 +217,11 @@ class RayPool:
         if not key or not self._holds(key):
             return []
         if key not in self._bases:
-            self._bases[key] = ray.put(read_files(self._folder.path(key)))
+            path = self._folder.path(key)
+            with name_failure(path, "read"):
+                self._bases[key] = ray.put(read_files(path))
+        while len(self._bases) > BASES:
+            del self._bases[next(iter(self._bases))]  # Jobs that need it hold it themselves.
         return [self._bases[key]]
 
     def _holds(self, key: str) -> bool:
@@ -225,31 +232,49 @@ class RayPool:
 
     def _look(self) -> None:
         """Wait for some time for an answer, a death or a deadline, and note what it means."""
-        for one in self._crew.members:
-            if one.ref is None:
-                one.ref = one.handle.locate.remote()  # Whoever died idle is found so.
-        asked = {one.ref: one for one in self._crew.members}
-        nearest_s = min((self._find_deadline(one) for one in asked.values()), default=math.inf)
+        self._crew.ping(LOOK_S)
+        asked = {one.ref: one for one in self._crew.members if one.ref is not None}
+        nearest_s = min((_find_deadline(one) for one in asked.values()), default=math.inf)
         patience_s = min(LOOK_S, max(0.0, nearest_s - self._clock()))
         if not asked:
             time.sleep(patience_s)
             return
         ready, _ = ray.wait(list(asked), timeout=patience_s)
-        ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=0) if ready else ([], [])
+        if ready:  # All that are ready: one at a time would look at a thousand each time.
+            ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=0)
         for ref in ready:
             self._hear(asked[ref], ref)
         for one in list(self._crew.members):
-            if self._clock() >= self._find_deadline(one):
-                self._crew.end(one)
-                if one.run is not None:
-                    self._fail(one.run, one.run.lateness)
-                else:
-                    self._fail_start(f"a worker was not ready after {START_S:g} seconds")
+            if self._clock() >= _find_deadline(one):
+                self._end_late(one)
 
-    def _find_deadline(self, member: Member) -> float:
+    def _end_late(self, member: Member) -> None:
+        self._crew.end(member)
         if member.run is not None:
-            return member.run.deadline_s
-        return member.since_s + START_S if member.state == "starting" else math.inf
+            self._fail(member.run, member.run.lateness)
+        else:
+            self._fail_start(make_failure(f"a worker was not ready after {START_S:g} seconds", 0))
+
+    def _check_cluster(self) -> None:
+        """Say when fewer workers have a place than were asked for, or the head is silent.
+
+        Raises:
+            ClusterError: It has been silent for too long.
+        """
+        assert self._cluster is not None
+        now_s, asked = self._clock(), self._crew.count("asked")
+        if not asked:
+            self._full_since_s, self._is_warned = now_s, False
+        elif now_s - self._full_since_s >= PLACE_S and not self._is_warned:
+            self._is_warned = True
+            logger.warning("%s", describe_shortage(self._crew.members))
+        if now_s - self._probed_s < PROBE_S:
+            return
+        self._probed_s = now_s
+        if self._cluster.has_head():
+            self._heard_s = now_s
+        elif now_s - self._heard_s >= HEAD_S:
+            raise ClusterError(f"its head {self._cluster.address} does not answer")
 
     def _hear(self, member: Member, ref: Any) -> None:
         """Take in what an actor says."""
@@ -258,32 +283,36 @@ class RayPool:
         except RayError as error:
             self._lose(member, error)
             return
+        member.ref, member.since_s = None, self._clock()
         if member.state == "asked":
             self._place(member, said)
         elif member.state == "starting":
             self._start(member, Reply.from_bytes(said))
         elif member.state == "busy":
             self._take(member, said)
-        else:
-            member.ref = None
 
     def _place(self, member: Member, place: Place) -> None:
         member.node, member.pid, member.address = place.node, place.pid, place.address
+        if place.version != autocompress.__version__:
+            raise SettingError(
+                f"{member.place} has autocompress {place.version}, want "
+                f"{autocompress.__version__} as here; install one version everywhere"
+            )
         member.ref = member.handle.prepare.remote([self._sent])
-        member.state, member.since_s = "starting", self._clock()
+        member.state = "starting"
 
     def _start(self, member: Member, reply: Reply) -> None:
         if reply.stop or reply.outcome:
             self._crew.end(member)
             self._fail_start(_read_result(reply))
             return
-        member.state, member.since_s, member.ref = "idle", self._clock(), None
+        member.state = "idle"
 
     def _take(self, member: Member, answer: Answer) -> None:
         """Store what a job came to."""
         run, reply = member.run, Reply.from_bytes(answer.reply)
         assert run is not None
-        member.state, member.since_s, member.run, member.ref = "idle", self._clock(), None, None
+        member.state, member.run = "idle", None
         result = _read_result(reply)
         try:
             for key, files in answer.models.items():
@@ -299,26 +328,33 @@ class RayPool:
     def _lose(self, member: Member, error: RayError) -> None:
         """Note the end of an actor."""
         self._crew.end(member)
-        text, lost = explain_death(error, member.node, member.address)
+        text, lost = explain_death(error, member.node, member.place)
         if member.run is not None:
             self._fail(member.run, text, lost=lost)
-        elif not lost:
-            self._fail_start(text)
+        elif member.state == "idle" or lost:
+            logger.info("%s", text)
+        else:
+            self._fail_start(make_failure(text, 0))
 
     def _fail(self, run: Run, error: str, *, lost: bool = False) -> None:
         failure = make_failure(error, self._clock() - run.begun_s)
         self._done.append((run.key, replace(failure, lost=lost)))
 
-    def _fail_start(self, result: Outcome | Exception | str) -> None:
-        """Note that a worker could not be made ready; when no other is, its job has failed."""
+    def _fail_start(self, result: Outcome | Exception) -> None:
+        """Note that a worker could not be made ready; when no other is, a job has failed."""
         self._paused_until_s = self._clock() + PAUSE_S
-        outcome = make_failure(result, 0.0) if isinstance(result, str) else result
-        if self._crew.count("idle", "busy") or not self._waiting:
-            text = outcome.error if isinstance(outcome, Outcome) else str(outcome)
-            logger.warning("a worker could not be made ready: %s", text)
+        if self._waiting and not self._crew.count("idle", "busy"):
+            self._done.append((self._waiting.popleft()[0], result))
             return
-        key, _ = self._waiting.popleft()
-        self._done.append((key, outcome))
+        text = result.error if isinstance(result, Outcome) else str(result)
+        logger.warning("a worker could not be made ready, and is asked for again: %s", text)
+
+
+def _find_deadline(member: Member) -> float:
+    """Return when an actor has taken too long, by the pool's clock."""
+    if member.run is not None:
+        return member.run.deadline_s
+    return member.since_s + START_S if member.state == "starting" else math.inf
 
 
 def _read_result(reply: Reply) -> Outcome | Exception:
