@@ -30,11 +30,14 @@ from autocompress.execute.settings import ExecuteSettings
 from autocompress.graph.layers import LayerGraph
 from autocompress.search.budget import Budget
 from autocompress.search.controller import Wiring, hold_controller, settle_chains
+from autocompress.search.requests import Evaluator
 from autocompress.search.rounds import RoundSettings
 from autocompress.search.settings import SearchSettings
 from autocompress.search.spec import Settings, resolve_settings
+from autocompress.store.run_folder import RunFolder
 from experiments.scaling.landscape import Landscape, trace_model
 from experiments.scaling.simulated import (
+    METERS,
     SimulatedPool,
     draw_lognormal,
     draw_recorded,
@@ -61,6 +64,7 @@ class Case:
         chains: Annealing chains; 0 for as many as a search takes by itself.
         seed: Of the search and of the job times.
         storage: URL of a database; empty for SQLite.
+        charge: Which of the controller's times moves the simulated clock.
     """
 
     workers: int
@@ -70,6 +74,7 @@ class Case:
     chains: int
     seed: int
     storage: str
+    charge: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,9 +123,14 @@ def simulate(case: Case, graph: LayerGraph, times: Iterator[float]) -> Found:
     with tempfile.TemporaryDirectory() as folder:
         pools: list[SimulatedPool] = []
 
-        def make_pool(runner: Landscape, folder: object) -> SimulatedPool:
+        def make_pool(runner: Evaluator, folder: RunFolder) -> SimulatedPool:
             pool = SimulatedPool(
-                runner, folder, draw_s=lambda: next(times), workers=case.workers, ahead=case.ahead
+                runner,
+                folder,
+                draw_s=lambda: next(times),
+                workers=case.workers,
+                ahead=case.ahead,
+                meters=(METERS[case.charge], time.process_time),
             )
             pools.append(pool)
             return pool
@@ -187,6 +197,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="resnet20", help="of the zoo, for CIFAR-10")
     parser.add_argument("--storage", default="", help="URL of a database; SQLite without it")
     parser.add_argument("--recorded", type=Path, help="seconds of real jobs, one per line")
+    parser.add_argument(
+        "--charge", choices=METERS, default="wall", help="alone: without waiting for busy cores"
+    )
     parser.add_argument("--profile", action="store_true", help="say where the time goes")
     return parser.parse_args()
 
@@ -209,6 +222,7 @@ def main() -> None:
             chains=asked.chains,
             seed=seed,
             storage=asked.storage,
+            charge=asked.charge,
         )
         times = draw_lognormal(job_s, seed)
         if recorded:

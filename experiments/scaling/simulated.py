@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -19,7 +20,19 @@ from autocompress.jobs import Job, Outcome, Stage
 from autocompress.store.run_folder import RunFolder
 
 SIGMA = 0.5  # Of the logarithm of a job's seconds.
-METERS = (time.perf_counter, time.process_time)
+SCHEDULE = Path("/proc/thread-self/schedstat")
+
+
+def read_alone_s() -> float:
+    """Return the time without what this thread waited for a core that others had.
+
+    Waiting for the disk or for a database counts. Only on Linux.
+    """
+    now_s = time.perf_counter()
+    return now_s - int(SCHEDULE.read_text(encoding="ascii").split()[1]) / 1e9
+
+
+METERS = {"wall": time.perf_counter, "alone": read_alone_s}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +88,7 @@ class SimulatedPool:
         draw_s: Callable[[], float],
         workers: int,
         ahead: int = 0,
-        meters: Sequence[Callable[[], float]] = METERS,
+        meters: Sequence[Callable[[], float]] = (time.perf_counter, time.process_time),
     ) -> None:
         """Start at 0 seconds with idle workers.
 
