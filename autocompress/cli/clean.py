@@ -9,6 +9,8 @@ import typer
 
 from autocompress.cli.screen import open_console, print_table
 from autocompress.errors import StudyError
+from autocompress.store.places import fix_place
+from autocompress.store.run_folder import RunFolder, open_folder
 
 MEANINGS = {
     "dense": "dense models",
@@ -40,23 +42,23 @@ def clean(
     """Show what no study needs of a run folder, or free it; databases are left alone."""
     from autocompress.search.needed import clean_folder, plan_cleaning
 
-    root, urls = find_folder(where, storage or [])
+    folder, urls = find_folder(where, storage or [])
     work = clean_folder if delete else plan_cleaning
-    cleaning = work(root, urls, results=results)
+    cleaning = work(folder, urls, results=results)
     needless = {one.path for one in cleaning.needless}
     kept = [(one.kind, one.size_bytes) for one in cleaning.items if one.path not in needless]
     freed = [(one.kind, one.size_bytes) for one in cleaning.needless]
-    print_table(f"Run folder {root}", HEAD, list_rows(kept, freed))
+    print_table(f"Run folder {cleaning.place}", HEAD, list_rows(kept, freed))
     size = f"{sum(size for _, size in freed):,} bytes"
     said = f"{size} freed" if delete else f"{size} can be freed; add --delete to do it"
     open_console().print(said if freed else "nothing can be freed", markup=False)
 
 
-def find_folder(where: str, storages: list[str]) -> tuple[Path, list[str]]:
+def find_folder(where: str, storages: list[str]) -> tuple[RunFolder, list[str]]:
     """Return a run folder, and the databases outside of it that count.
 
     Args:
-        where: The folder, or a study that uses it, by name or settings file.
+        where: The folder, by path or URL, or a study that uses it, by name or settings file.
         storages: URLs or paths of databases; a study is looked for in the first.
 
     Raises:
@@ -69,13 +71,15 @@ def find_folder(where: str, storages: list[str]) -> tuple[Path, list[str]]:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     urls = [normalize_storage(one) for one in storages]
+    if "://" in where:
+        return open_folder(where), urls
     path = Path(where)
     if (path / "objects").is_dir() or (path / "results").is_dir():
-        return path.resolve(), urls
+        return RunFolder(path.resolve()), urls
     if path.is_dir():
         raise StudyError(f"{path}: no run folder, it has neither objects nor results in it")
     found = find_study(where, urls[0] if urls else "")
-    return found.folder.root.resolve(), [found.settings.storage, *urls]
+    return open_folder(fix_place(found.folder.place)), [found.settings.storage, *urls]
 
 
 def list_rows(

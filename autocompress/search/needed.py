@@ -16,6 +16,7 @@ from autocompress.search.storage import Opening, find_file, make_storage
 from autocompress.search.study import open_study
 from autocompress.store.cleaning import Item, Needed, find_needless, free_items, list_items
 from autocompress.store.run_folder import RunFolder
+from autocompress.store.stored import free_stored, list_stored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,49 +24,51 @@ class Cleaning:
     """What lies in a run folder.
 
     Attributes:
-        root: The run folder.
+        place: Path or URL of the run folder.
         items: Everything of ours in it.
         needless: What of it no study needs.
     """
 
-    root: Path
+    place: str
     items: Sequence[Item]
     needless: Sequence[Item]
 
 
-def plan_cleaning(root: Path, urls: Iterable[str], *, results: bool = False) -> Cleaning:
-    """Return what lies in the run folder ``root`` and what no study needs; changes nothing.
+def plan_cleaning(folder: RunFolder, urls: Iterable[str], *, results: bool = False) -> Cleaning:
+    """Return what lies in a run folder and what no study needs; changes nothing.
 
     Args:
-        root: The run folder.
-        urls: Databases that count besides those that lie in ``root``.
+        folder: The run folder.
+        urls: Databases that count besides those that lie in it.
         results: Whether the results of decided trials may go. Their study holds what they say,
             but another study could not share them any more.
 
     Raises:
+        ArtifactError: A store cannot be reached.
         StudyError: No study says what is needed, or one cannot be read.
     """
-    items = list_items(root)
+    place, inside = folder.place, list_inside(folder)
+    items = list_items(folder.root) if folder.depot is None else list_stored(folder.depot)
     # After the items: what a search begun meanwhile writes is not among them.
-    studies = [open_study(name, url) for name, url in find_studies([*find_databases(root), *urls])]
+    studies = [open_study(name, url) for name, url in find_studies([*inside, *urls])]
     ours = [study for study in studies if "spec" in study.user_attrs]
     if not ours:
         raise StudyError(
-            f"{root}: no study says what is needed here, so nothing is freed; name its database "
+            f"{place}: no study says what is needed here, so nothing is freed; name its database "
             "with --storage URL, or delete the folder yourself if all of it may go"
         )
-    needed = list_needed(ours, RunFolder(root), results=results)
+    needed = list_needed(ours, folder, results=results)
     needless = find_needless(items, needed)
     if needless and not any(one.key in needed.objects | needed.results for one in items):
         names = ", ".join(study.study_name for study in ours)
         raise StudyError(
-            f"{root}: nothing here belongs to the studies found ({names}), so nothing is freed; "
+            f"{place}: nothing here belongs to the studies found ({names}), so nothing is freed; "
             "name the database of its own studies with --storage URL"
         )
-    return Cleaning(root=root, items=items, needless=needless)
+    return Cleaning(place=place, items=items, needless=needless)
 
 
-def clean_folder(root: Path, urls: Sequence[str], *, results: bool = False) -> Cleaning:
+def clean_folder(folder: RunFolder, urls: Sequence[str], *, results: bool = False) -> Cleaning:
     """Free what :func:`plan_cleaning` finds, while no search goes on, and return what it was.
 
     Raises:
@@ -73,9 +76,12 @@ def clean_folder(root: Path, urls: Sequence[str], *, results: bool = False) -> C
         StudyBusyError: A search holds a study of this folder.
         StudyError: As for :func:`plan_cleaning`.
     """
-    with _hold_all([*find_databases(root), *urls]):
-        cleaning = plan_cleaning(root, urls, results=results)
-        free_items(root, cleaning.needless)
+    with _hold_all([*list_inside(folder), *urls]):
+        cleaning = plan_cleaning(folder, urls, results=results)
+        if folder.depot is None:
+            free_items(folder.root, cleaning.needless)
+        else:
+            free_stored(folder.depot, cleaning.needless)
     return cleaning
 
 
@@ -107,6 +113,11 @@ def list_needed(
     return Needed(
         objects=frozenset(objects - {""}), results=frozenset(answers - {""}), all_dense=all_dense
     )
+
+
+def list_inside(folder: RunFolder) -> list[str]:
+    """Return the URLs of the databases in a run folder; there are none in a store."""
+    return find_databases(folder.root) if folder.depot is None else []
 
 
 def find_databases(root: Path) -> list[str]:

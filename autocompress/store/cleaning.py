@@ -37,7 +37,7 @@ class Item:
     Attributes:
         kind: A ``dense`` model, a ``base`` of a round, a ``finished`` model, a ``result``, a
             ``damaged`` one set aside, a ``draft`` that was never finished, a ``link``.
-        path: Where it lies; a folder, a file or a link.
+        path: Where it lies; a folder, a file or a link; in a store, its name below the URL.
         key: Of a model or result, or of the model that a link points to; empty for what is of
             no use: drafts, damaged results, links to nothing.
         size_bytes: Of its files.
@@ -114,12 +114,12 @@ def _list_objects(root: Path) -> Iterator[Item]:
             is_ours = _KEY.fullmatch(entry.name) and entry.name.startswith(shelf.name)
             if len(shelf.name) == 2 and is_ours and entry.is_dir(follow_symlinks=False):
                 files = list(_scan(Path(entry.path)))
-                kind = _find_kind({one.name for one in files})
+                kind = find_kind({one.name for one in files})
                 if kind is not None and all(one.is_file(follow_symlinks=False) for one in files):
                     yield _make_item(kind, entry, entry.name, files)
 
 
-def _find_kind(names: set[str]) -> Kind | None:
+def find_kind(names: set[str]) -> Kind | None:
     """Return what a folder of these files is; None when it is nothing of ours."""
     if "dense.json" in names:
         kind: Kind = "dense"

@@ -58,3 +58,16 @@ def test_another_machine_goes_on_and_takes_the_models_away(
     assert Path("runs/tiny/report.html").read_bytes() == MemoryFileSystem().cat_file(
         "/runs/tiny/report.html"
     )
+
+    nobody = commands.run("clean", URL)
+    folder = far.folder
+    folder.write_json("0" * 64, {"value": 1})
+    clean = [
+        commands.run("clean", name, "--storage", "study.db", "--delete") for name in (URL, "tiny")
+    ]
+
+    assert "no study says what is needed here" in nobody.err
+    assert " bytes freed" in clean[0].out
+    assert "nothing can be freed" in clean[1].out
+    assert folder.read_json("0" * 64) is None
+    assert list_models(find_study("tiny", "study.db")) == models

@@ -109,19 +109,19 @@ def root(tmp_path: Path, empty: Path) -> Path:
 
 
 def test_what_a_study_refers_to_stays(root: Path) -> None:
-    cleaning = clean_folder(root, [])
+    cleaning = clean_folder(RunFolder(root), [])
 
     assert list_left(root, NAMES) == {"dense", "base", "model", "fast", "round"}
     assert {one.key for one in cleaning.needless} == keys_of(
         ["old dense", "lost model", "old fast"]
     )
-    assert not plan_cleaning(root, []).needless
+    assert not plan_cleaning(RunFolder(root), []).needless
 
 
 def test_a_plan_changes_nothing(root: Path) -> None:
     before = sorted(root.rglob("*"))
 
-    cleaning = plan_cleaning(root, [])
+    cleaning = plan_cleaning(RunFolder(root), [])
 
     assert len(cleaning.needless) == 3
     assert sorted(root.rglob("*")) == before
@@ -132,15 +132,15 @@ def test_every_study_of_every_database_counts(root: Path, empty: Path) -> None:
     add_study(make_url(root / "study.db"), "two", [make_trial("old fast")], "old dense")
     add_study(make_url(root / "more.sqlite"), "three", [make_trial("x", artifact="lost model")])
 
-    assert not plan_cleaning(root, []).needless
+    assert not plan_cleaning(RunFolder(root), []).needless
 
 
 def test_a_database_elsewhere_counts_when_it_is_named(root: Path, empty: Path) -> None:
     url = make_url(Path(shutil.copy(empty, root.parent / "far.db")))
     add_study(url, "two", [make_trial("old fast", artifact="lost model")], "old dense")
 
-    assert len(plan_cleaning(root, []).needless) == 3
-    assert not plan_cleaning(root, [url]).needless
+    assert len(plan_cleaning(RunFolder(root), []).needless) == 3
+    assert not plan_cleaning(RunFolder(root), [url]).needless
 
 
 def test_an_undecided_trial_needs_its_base_its_result_and_what_that_stored(root: Path) -> None:
@@ -150,7 +150,7 @@ def test_an_undecided_trial_needs_its_base_its_result_and_what_that_stored(root:
     add_study(make_url(root / "study.db"), "two", [waiting])
 
     for results in (False, True):
-        clean_folder(root, [], results=results)
+        clean_folder(RunFolder(root), [], results=results)
 
     left = list_left(root, [*NAMES, "other base"])
     assert left == {"dense", "base", "model", "lost model", "other base", "old fast"}
@@ -166,7 +166,7 @@ def test_a_study_without_trials_needs_the_model_where_it_starts(tmp_path: Path) 
 
 
 def test_decided_results_go_only_when_asked_for(root: Path) -> None:
-    clean_folder(root, [], results=True)
+    clean_folder(RunFolder(root), [], results=True)
 
     assert list_left(root, NAMES) == {"dense", "base", "model"}
 
@@ -174,7 +174,7 @@ def test_decided_results_go_only_when_asked_for(root: Path) -> None:
 def test_dense_models_stay_while_a_study_does_not_name_its_own(root: Path) -> None:
     add_study(make_url(root / "study.db"), "just begun", [], dense="")
 
-    clean_folder(root, [])
+    clean_folder(RunFolder(root), [])
 
     assert {"dense", "old dense"} <= list_left(root, NAMES)
     assert "lost model" not in list_left(root, NAMES)
@@ -197,10 +197,10 @@ def test_while_a_search_runs_nothing_is_freed(root: Path) -> None:
         hold_study("one", make_url(root / "study.db"), spec),
         pytest.raises(StudyBusyError, match="study 'one' is in use"),
     ):
-        clean_folder(root, [])
+        clean_folder(RunFolder(root), [])
 
     assert list_left(root, NAMES) == set(NAMES)
-    clean_folder(root, [])
+    clean_folder(RunFolder(root), [])
     with hold_study("one", make_url(root / "study.db"), spec):
         pass
 
@@ -211,7 +211,7 @@ def test_without_a_study_nothing_is_freed(tmp_path: Path, empty: Path) -> None:
     optuna.create_study(study_name="foreign", storage=make_storage(make_url(tmp_path / "a.db")))
 
     with pytest.raises(StudyError, match=r"no study says what is needed .* --storage URL"):
-        clean_folder(tmp_path, [])
+        clean_folder(RunFolder(tmp_path), [])
 
     assert len(list_left(tmp_path, NAMES)) == 5
 
@@ -222,7 +222,7 @@ def test_with_studies_of_another_folder_only_nothing_is_freed(tmp_path: Path, em
     add_study(make_url(tmp_path / "study.db"), "one", [make_trial("fast", artifact="model")])
 
     with pytest.raises(StudyError, match=r"nothing here belongs to the studies found \(one\)"):
-        clean_folder(tmp_path, [])
+        clean_folder(RunFolder(tmp_path), [])
 
     assert len(list_left(tmp_path, NAMES)) == 3
 
@@ -232,7 +232,7 @@ def test_a_study_of_another_version_stops_everything(root: Path) -> None:
     study.set_user_attr("version", 999)
 
     with pytest.raises(StudyError, match="got 999"):
-        clean_folder(root, [])
+        clean_folder(RunFolder(root), [])
 
     assert list_left(root, NAMES) == set(NAMES)
 
@@ -244,7 +244,7 @@ def test_a_database_of_someone_else_is_not_touched(root: Path) -> None:
     (root / "notes.txt").write_text("SQLite?")
     before = (root / "other.db").read_bytes()
 
-    clean_folder(root, [])
+    clean_folder(RunFolder(root), [])
 
     assert (root / "other.db").read_bytes() == before
     assert find_databases(root) == [make_url(root / "study.db")]
@@ -254,7 +254,7 @@ def test_a_broken_database_stops_everything(root: Path) -> None:
     (root / "broken.db").write_bytes(b"SQLite format 3\0" + b"x" * 5000)
 
     with pytest.raises(StudyError, match=r"broken\.db: cannot be read as a database"):
-        clean_folder(root, [])
+        clean_folder(RunFolder(root), [])
 
 
 def test_a_database_is_read_once_under_two_names(root: Path) -> None:

@@ -291,7 +291,7 @@ def damage_results(folder: Path) -> None:
 
 
 def clean(folder: Path) -> None:
-    clean_folder(folder, [], results=True)
+    clean_folder(RunFolder(folder), [], results=True)
 
 
 LOSSES = [
