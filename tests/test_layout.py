@@ -36,6 +36,7 @@ ACROSS = {
     "test_goal",
     "test_remote",
     "test_reuse",
+    "test_scaling",
     "test_end_to_end",
 }
 
