@@ -44,7 +44,8 @@ class SlowRunner:
 
 def drive(pool: SimulatedPool, clock: Clock, jobs: int, think_s: Iterator[float]) -> list[str]:
     """Return the keys of all jobs as they came back to a controller that thinks before each."""
-    numbers, flying, came, before_s = iter(range(jobs)), 0, [], 0.0
+    numbers, flying, before_s = iter(range(jobs)), 0, 0.0
+    came: list[str] = []
     while True:
         while flying < pool.slots and (number := next(numbers, None)) is not None:
             clock.now_s += next(think_s)
