@@ -53,6 +53,38 @@ class PerformerFactory:
         return Performer(Path(self.root))
 
 
+@dataclass
+class Storer:
+    """Stores its base twice over as a model of its own.
+
+    Attributes:
+        root: A run folder.
+        runs: So many jobs were run.
+    """
+
+    root: Path
+    runs: int = 0
+
+    def run(self, job: Job) -> Outcome:
+        """Return an outcome that says how many models lie here."""
+        self.runs += 1
+        folder, key = RunFolder(self.root), f"model{self.runs}"
+        weights = (folder.path(job.base) / "weights").read_bytes()
+
+        def fill(path: Path) -> None:
+            (path / "deep").mkdir()
+            (path / "deep" / "copy").write_bytes(weights * 2)
+
+        folder.write(key, fill)
+        objects = len(list(self.root.glob("objects/*/*")))
+        return Outcome(energy=0.0, metrics={"objects": objects}, artifact=key)
+
+
+def make_storer(root: str) -> Storer:
+    """Return a runner that keeps its models in ``root``."""
+    return Storer(Path(root))
+
+
 def calm_outcome(job: Job) -> Outcome:
     """Return what a job without trouble comes to: its seed and process are in it."""
     metrics = {"val_loss": job.seed + 0.1, "seconds": 0.5, "pid": float(os.getpid())}
@@ -170,6 +202,11 @@ def _load_torch(_: Path, job: Job) -> Outcome:
     return calm_outcome(job)
 
 
+def _show_environment(root: Path, job: Job) -> Outcome:
+    (root / "environment.txt").write_text("\n".join(os.environ))
+    return calm_outcome(job)
+
+
 ACTS: dict[str, Callable[[Path, Job], Outcome]] = {
     "fail": _fail,
     "refuse_settings": _refuse_settings,
@@ -190,6 +227,7 @@ ACTS: dict[str, Callable[[Path, Job], Outcome]] = {
     "meet": _meet,
     "report_threads": _report_threads,
     "load_torch": _load_torch,
+    "show_environment": _show_environment,
 }
 
 

@@ -23,6 +23,7 @@ from autocompress.execute.settings import ExecuteSettings
 
 STORE_BYTES = 2**29  # Of a Ray of our own; it takes memory only as it fills.
 PROBE_S = 5.0
+SECRETS = ("AUTOCOMPRESS_STORAGE", "AUTOCOMPRESS_STORAGE_FILE", "PGPASSWORD", "PGPASSFILE")
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,11 @@ def start_local(settings: ExecuteSettings) -> Cluster:
         home = stack.enter_context(
             tempfile.TemporaryDirectory(prefix="acray", ignore_cleanup_errors=True)
         )
-        stack.enter_context(keep_private())
+        stack.callback(read_again)
+        stack.enter_context(keep_loopback())
         stack.enter_context(keep_quiet())
         stack.callback(ray.shutdown)
-        with keep_sigterm():
+        with keep_sigterm(), set_environment():
             ray.init(
                 num_cpus=max(1, math.ceil(cpus * settings.workers)),
                 object_store_memory=STORE_BYTES,
@@ -148,33 +150,46 @@ def can_reach(address: str) -> bool:
 
 
 @contextmanager
-def keep_private() -> Iterator[None]:
-    """Let a Ray that starts meanwhile keep to itself.
-
-    It sends no statistics, listens on the loopback interface only, and wants a token that its
-    processes inherit and no file holds. Ray reads all that from the environment, part of it when
-    it is imported, which may have been long ago.
-    """
-    wanted = {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-    }
-    before = {name: os.environ.get(name) for name in wanted}
-    is_cluster = ray_constants.ENABLE_RAY_CLUSTER
-    os.environ.update(wanted)
+def keep_loopback() -> Iterator[None]:
+    """Let Ray listen on the loopback interface only; it reads that when it is imported."""
+    before = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
-    _read_again()
     try:
         yield
     finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
-        ray_constants.ENABLE_RAY_CLUSTER = is_cluster
-        _read_again()
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def set_environment() -> Iterator[None]:
+    """Set what processes of Ray inherit that start meanwhile.
+
+    They send no statistics, listen on the loopback interface only, want a token that no file
+    holds, and do not learn how to reach the study.
+    """
+    before = dict(os.environ)
+    os.environ.update(
+        {
+            "RAY_USAGE_STATS_ENABLED": "0",
+            ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        }
+    )
+    for name in SECRETS:
+        os.environ.pop(name, None)
+    read_again()
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def read_again() -> None:
+    """Let Ray look at the environment again; it does so once otherwise."""
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 @contextmanager
@@ -186,11 +201,6 @@ def keep_quiet() -> Iterator[None]:
         yield
     finally:
         vars(ray_worker)["_worker_logs_enabled"] = before
-
-
-def _read_again() -> None:
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
 
 
 @contextmanager

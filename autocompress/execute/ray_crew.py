@@ -13,6 +13,7 @@ from autocompress.execute.settings import ExecuteSettings
 from autocompress.execute.subprocess_pool import GROWTH_BYTES, Run
 from autocompress.jobs import Stage
 
+SILENCE_S = 1.0  # An idle worker whose machine died says nothing.
 CLEAR_S = 2.0  # A worker that is let go removes its files in this time, or the next one does.
 
 # asked: the cluster may have no room; starting: it makes its runner; idle; busy: it has a job.
@@ -101,9 +102,11 @@ class Crew:
         return sum(one.state in states for one in self.members)
 
     def find_idle(self, profile: Profile) -> Member | None:
-        """Return an actor of a profile that waits for a job."""
-        idle = (one for one in self.members if one.state == "idle" and one.profile == profile)
-        return next(idle, None)
+        """Return an actor of a profile that waits for a job and was heard of just now."""
+        for one in self.members:
+            if one.state == "idle" and one.profile == profile and not self._is_silent(one):
+                return one
+        return None
 
     def dismiss(self, members: list[Member]) -> None:
         """Let idle actors remove their files, then end them."""
@@ -123,11 +126,14 @@ class Crew:
         """Drop an actor that has ended."""
         self.members.remove(member)
 
-    def ping(self, patience_s: float) -> None:
-        """Ask idle actors whether they live, each after so many seconds of silence."""
+    def ping(self) -> None:
+        """Ask idle actors that were silent for a while whether they live."""
         for one in self.members:
-            if one.ref is None and self._clock() >= one.since_s + patience_s:
+            if one.ref is None and self._is_silent(one):
                 one.ref = one.handle.locate.remote()
+
+    def _is_silent(self, member: Member) -> bool:
+        return self._clock() >= member.since_s + SILENCE_S
 
     def _ask(self, profile: Profile) -> None:
         handle = (
@@ -159,16 +165,16 @@ def describe_shortage(members: list[Member]) -> str:
     """Return a sentence on how many actors the cluster has room for."""
     asked = [one.profile for one in members if one.state == "asked"]
     wants = " or ".join(sorted({f"{one.cpus:g} CPUs and {one.gpus:g} GPUs" for one in asked}))
-    held = f"{len(members) - len(asked)} of {len(members)} workers"
+    placed = len(members) - len(asked)
     totals = [one["Resources"] for one in ray.nodes() if one["Alive"]]
     if not any(_fits(profile, total) for profile in asked for total in totals):
-        return (
-            f"Ray has a place for {held}: no machine of the cluster has the {wants} that each "
-            "asks for; the search waits for such a machine to join"
-        )
+        rest = f"no machine of the cluster has {wants}, which each of them asks for"
+    else:
+        rest = f"each of them asks for {wants}"
+    then = "goes on, and takes more" if placed else "waits until there is room,"
     return (
-        f"Ray has a place for {held}, each of which asks for {wants}; the search goes on with "
-        "these, and takes more as machines join or get free"
+        f"Ray has a place for {placed} of {len(members)} workers: {rest}; the search {then} "
+        "as machines join or get free"
     )
 
 

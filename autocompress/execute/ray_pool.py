@@ -232,7 +232,7 @@ class RayPool:
 
     def _look(self) -> None:
         """Wait for some time for an answer, a death or a deadline, and note what it means."""
-        self._crew.ping(LOOK_S)
+        self._crew.ping()
         asked = {one.ref: one for one in self._crew.members if one.ref is not None}
         nearest_s = min((_find_deadline(one) for one in asked.values()), default=math.inf)
         patience_s = min(LOOK_S, max(0.0, nearest_s - self._clock()))
