@@ -54,14 +54,18 @@ class Landscape:
         return self.graph, FULL
 
     def run(self, job: Job) -> Outcome:
-        """Return the score of the job's candidate, with noise that follows from its key."""
-        energy = self.measure(job.candidate)
+        """Return the score of the job's candidate."""
         if job.stage != "fast":
+            energy = self.measure(job.candidate)
             metrics = {"val_metric": -energy, "weights": 100.0, "seconds": 1.0}
             return Outcome(energy=energy, metrics=metrics, artifact="model")
-        seed = int(job.candidate.key()[:8], 16)
-        energy += NOISE * float(np.random.default_rng(seed).normal())
+        energy = self.score(job.candidate)
         return Outcome(energy=energy, metrics={"val_loss": energy, "seconds": 1.0})
+
+    def score(self, candidate: Candidate) -> float:
+        """Return the energy of a candidate with the noise that follows from its key."""
+        noise = np.random.default_rng(int(candidate.key()[:8], 16)).normal()
+        return self.measure(candidate) + NOISE * float(noise)
 
     def measure(self, candidate: Candidate) -> float:
         """Return the energy of a candidate without noise."""
