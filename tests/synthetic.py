@@ -16,6 +16,7 @@ PLACE = (
     "stage", "round", "chain", "index", "parent", "key", "base", "seed", "attempt", "losses",
     "origin", "after", "candidate",
 )  # fmt: skip
+EVERYTHING = '{"columns": {}, "filters": {}}'
 DECISION = ("seq", "accepted", "temperature", "energy", "artifact", "error", "cached")
 
 
@@ -124,13 +125,21 @@ def make_trial(
     finite = state == TrialState.COMPLETE and not math.isnan(energy)
     decision = {name: one for name, one in attrs.items() if name in DECISION}
     metrics = {name: one for name, one in attrs.items() if name not in PLACE + DECISION}
-    verdict = {"energy": energy, "metrics": metrics, **decision}
+    verdict = {"energy": energy, "metrics": metrics, "artifact": "", **decision}
     place = {name: one for name, one in attrs.items() if name in PLACE}
+    everywhere = {
+        "key": "",
+        "candidate": EVERYTHING,
+        "base": "",
+        "seed": 0,
+        "index": -1,
+        "chain": 0,
+    }
     return create_trial(
         state=state,
         values=[energy] if finite else None,
         params=densities,
         distributions={name: FloatDistribution(1e-6, 1.0) for name in densities},
-        user_attrs={**place, "verdict": json.dumps(verdict)},
+        user_attrs={**everywhere, **place, "verdict": json.dumps(verdict)},
         constraints={"weights": -0.1} if constraints is None else constraints,
     )

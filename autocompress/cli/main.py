@@ -2,14 +2,17 @@
 
 import logging
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Annotated
 
 import typer
 
 from autocompress import __version__
-from autocompress.cli import clean, dashboard, model, search, study
+from autocompress.cli import clean, dashboard, model, search, study, watch
+from autocompress.cli.place import HIDDEN, hide_passwords, warn
 from autocompress.errors import AutoCompressError
 
 
@@ -45,6 +48,7 @@ def make_app() -> typer.Typer:
         app.command()(reader)
     app.command()(search.finalize)
     app.command()(study.report)
+    app.command()(watch.watch)
     app.command()(dashboard.dashboard)
     app.command()(model.evaluate)
     app.command()(clean.clean)
@@ -54,25 +58,47 @@ def make_app() -> typer.Typer:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line and exit with its code: 0 done, 1 error, 2 usage, 130 interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    sys.argv[1:] = [hide_passwords(argument) for argument in sys.argv[1:]]  # Trackers store it.
     _see_own_modules()
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
-    logging.basicConfig(level=logging.INFO if debug else logging.ERROR)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Discreet(logging.BASIC_FORMAT))
+    logging.basicConfig(level=logging.INFO if debug else logging.ERROR, handlers=[handler])
+    if any(hide_passwords(argument) != argument for argument in given):
+        warn(f"everyone on this machine can read a password in a command; {HIDDEN}")
     try:
         make_app()(given, prog_name="autocompress")
-    except AutoCompressError as error:
-        if debug:
-            raise
-        _fail(str(error))
-    except OSError as error:
-        if debug:
-            raise
-        _fail(f"{error.filename or 'system'}: {error.strerror or error}")
     except Exception as error:  # The last edge: a person gets one sentence, whatever broke.
         if debug:
+            sys.excepthook = _show_traceback
             raise
-        kind = type(error).__name__
-        _fail(f"unexpected {kind}: {error}; run it again with --debug and report what it shows")
+        _fail(_explain(error))
+
+
+class _Discreet(logging.Formatter):
+    """Shows no password of a URL."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of ``record``, and its traceback if it has one."""
+        return hide_passwords(super().format(record))
+
+
+def _show_traceback(
+    kind: type[BaseException], error: BaseException, where: TracebackType | None
+) -> None:
+    """Print an error as Python does, without the passwords of URLs."""
+    typer.echo(hide_passwords("".join(traceback.format_exception(kind, error, where))), err=True)
+
+
+def _explain(error: Exception) -> str:
+    """Return what went wrong in one sentence."""
+    if isinstance(error, AutoCompressError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.filename or 'system'}: {error.strerror or error}"
+    kind = type(error).__name__
+    return f"unexpected {kind}: {error}; run it again with --debug and report what it shows"
 
 
 def _see_own_modules() -> None:
@@ -83,5 +109,5 @@ def _see_own_modules() -> None:
 
 
 def _fail(text: str) -> None:
-    typer.echo(f"error: {' '.join(text.split())}", err=True)
+    typer.echo(f"error: {hide_passwords(' '.join(text.split()))}", err=True)
     sys.exit(1)

@@ -16,6 +16,7 @@ from autocompress.search.counts import feasibility_table
 from autocompress.search.forecast import Estimate, estimate_graph
 from autocompress.search.preview import preview_source
 from autocompress.search.spec import Settings, resolve_settings
+from autocompress.search.storage import mask_url
 from autocompress.train.loop import train_model_
 from autocompress.train.objective import make_task_loss
 
@@ -54,7 +55,7 @@ def print_plan(settings: Settings, source: str = "") -> None:
             "evaluations left": left or "none, it is done",
             "time": f"about {describe_time(seconds)}",
             "disk": f"about {plan.disk_bytes / 1e6:.1f} MB in {settings.run_dir}",
-            "study": settings.storage,
+            "study": mask_url(settings.storage),
             **({f"from {taken.name}": taken.describe()} if taken else {}),
         }
     )

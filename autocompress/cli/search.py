@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from autocompress.cli.execution import Address, Execution, Executor, StopAfter, Workers
 from autocompress.cli.study import Storage, Study
 from autocompress.errors import SettingError
 
@@ -17,12 +18,6 @@ Override = Annotated[
     typer.Option("--set", help="Change a setting: search.evaluations=40; may be repeated."),
 ]
 
-Workers = Annotated[
-    int, typer.Option("--workers", help="Evaluations at the same time; as in the settings if 0.")
-]
-StopAfter = Annotated[
-    float, typer.Option("--stop-after", help="Seconds after which no evaluation begins; 0: never.")
-]
 Source = Annotated[
     str,
     typer.Option(
@@ -67,30 +62,40 @@ def search(
     override: Override = None,
     workers: Workers = 0,
     stop_after: StopAfter = 0.0,
+    executor: Executor = "",
+    address: Address = "",
     log: Log = "",
     source: Source = "",
+    storage: Storage = "",
     *,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what it would take; store nothing.")
     ] = False,
 ) -> None:
     """Search, finish the best candidate and report; the same again resumes or is done."""
+    from autocompress.cli.place import choose_storage, make_again, warn_of_network
     from autocompress.cli.plan import print_plan
     from autocompress.cli.work import search_study
-    from autocompress.search.spec import Settings
+    from autocompress.search.spec import Settings, resolve_settings
     from autocompress.settings import read_settings
 
-    changes = [*(override or ()), *list_execution(workers, stop_after)]
+    execution = Execution(
+        workers=workers, stop_after_s=stop_after, executor=executor, address=address
+    )
+    changes = [*(override or ()), *execution.list_changes()]
     chosen = read_settings(Settings, settings, changes)
+    chosen = replace(chosen, storage=choose_storage(storage, chosen.storage))
+    warn_of_network(resolve_settings(chosen).storage)
     if dry_run:
         print_plan(chosen, source)
         return
     options = "".join(f" --set {shlex.quote(text)}" for text in override or ())
-    options += f" --workers {workers}" if workers else ""
+    options += f" --storage {shlex.quote(storage)}" if storage else ""
+    options += execution.name_options()
     options += f" --log {log}" if log else ""
     options += f" --from {shlex.quote(source)}" if source else ""
     again = f"autocompress search {shlex.quote(str(settings))}{options}"
-    search_study(chosen, again=again, sinks=log, source=source)
+    search_study(chosen, again=make_again(again), sinks=log, source=source)
 
 
 def resume(
@@ -98,6 +103,8 @@ def resume(
     storage: Storage = "",
     workers: Workers = 0,
     stop_after: StopAfter = 0.0,
+    executor: Executor = "",
+    address: Address = "",
     log: Log = "",
     evaluations: Annotated[
         str, typer.Option("--evaluations", metavar="+N", help="N more in the last round.")
@@ -108,21 +115,21 @@ def resume(
 ) -> None:
     """Go on with a stored search; by its name, it has one worker unless told otherwise."""
     from autocompress.cli.find import find_study
+    from autocompress.cli.place import make_again, name_storage
     from autocompress.cli.work import search_study
     from autocompress.search.controller import Extension
 
     found = find_study(study, storage)
-    given = found.settings.execute
-    execute = replace(
-        given, workers=workers or given.workers, stop_after_s=stop_after or given.stop_after_s
+    execution = Execution(
+        workers=workers, stop_after_s=stop_after, executor=executor, address=address
     )
-    url = shlex.quote(found.settings.storage)
-    again = f"autocompress resume {shlex.quote(study)} --storage {url}"
-    again += f" --workers {workers}" if workers else ""
+    url = found.settings.storage
+    again = f"autocompress resume {shlex.quote(study)}{name_storage(url)}"
+    again += execution.name_options()
     again += f" --log {log}" if log else ""
     extension = Extension(evaluations=read_more(evaluations), finalize_top=finalize_top)
-    settings = replace(found.settings, execute=execute)
-    search_study(settings, again=again, sinks=log, extension=extension)
+    settings = replace(found.settings, execute=execution.change(found.settings.execute))
+    search_study(settings, again=make_again(again), sinks=log, extension=extension)
 
 
 def finalize(
@@ -132,18 +139,26 @@ def finalize(
         list[int] | None, typer.Option("--trial", help="Number of a trial; may be repeated.")
     ] = None,
     top: Annotated[int, typer.Option("--top", help="The best so many of the last round.")] = 0,
+    executor: Executor = "",
+    address: Address = "",
 ) -> None:
     """Make finished models of candidates: full ADMM, purification, compaction, one test."""
     from autocompress.cli.find import find_study
+    from autocompress.cli.place import make_again, name_storage
     from autocompress.cli.work import finalize_trials
 
     if bool(trial) == bool(top):
         raise SettingError("finalize: want either --trial N or --top K")
     found = find_study(study, storage)
+    execution = Execution(executor=executor, address=address)
+    settings = replace(found.settings, execute=execution.change(found.settings.execute))
     wanted = f"--top {top}" if top else " ".join(f"--trial {number}" for number in trial or [])
-    url = shlex.quote(found.settings.storage)
-    again = f"autocompress finalize {found.settings.name} --storage {url} {wanted}"
-    finalize_trials(found, trials=trial or [], top=top, again=again)
+    url = found.settings.storage
+    again = f"autocompress finalize {found.settings.name}{name_storage(url)} {wanted}"
+    again += execution.name_options()
+    finalize_trials(
+        replace(found, settings=settings), trials=trial or [], top=top, again=make_again(again)
+    )
 
 
 def read_more(text: str) -> int:
@@ -157,9 +172,3 @@ def read_more(text: str) -> int:
     if not re.fullmatch(r"\+[1-9][0-9]*", text):
         raise SettingError(f"--evaluations: want +N, which is N more than so far, got {text}")
     return int(text)
-
-
-def list_execution(workers: int, stop_after_s: float) -> list[str]:
-    """Return the options of execution as changes of settings; 0 leaves a setting."""
-    changes = [f"execute.workers={workers}"] if workers else []
-    return changes + ([f"execute.stop_after_s={stop_after_s}"] if stop_after_s else [])

@@ -1,5 +1,6 @@
 """Commands that read a study."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,14 @@ Studies = Annotated[
     ),
 ]
 Storage = Annotated[
-    str, typer.Option("--storage", help="URL of the study; sqlite:///runs/NAME/study.db if empty.")
+    str,
+    typer.Option(
+        "--storage",
+        metavar="URL",
+        help="Database: postgresql://USER@HOST/DATABASE or a SQLite file. If empty, that of "
+        "AUTOCOMPRESS_STORAGE, or of the file that AUTOCOMPRESS_STORAGE_FILE names, or "
+        "runs/NAME/study.db.",
+    ),
 ]
 Stage = Annotated[
     str, typer.Option("--stage", help="Only these trials: fast, round or full; empty for all.")
@@ -35,11 +43,11 @@ STAGES = ("models", "fast", "round", "full", "all")
 
 
 def status(study: Study, storage: Storage = "") -> None:
-    """Say how far a search is."""
+    """Say how far a search is and who works on it, from any machine."""
     from autocompress.cli.find import find_study
     from autocompress.cli.tables import list_status
 
-    print_pairs(list_status(find_study(study, storage)))
+    print_pairs(list_status(find_study(study, storage), datetime.now(UTC)))
 
 
 def pareto(

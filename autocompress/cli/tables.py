@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import optuna
 import pandas as pd
 
-from autocompress.cli.find import Found, find_study
+from autocompress.cli.find import Found, open_found, place_study
+from autocompress.cli.place import make_again, name_storage, warn_of_network
 from autocompress.cli.screen import print_pairs, print_table
+from autocompress.cli.sights import list_head, list_view, view_study
 from autocompress.errors import SettingError, StudyError
 from autocompress.report.choose import select_rows
 from autocompress.report.frames import (
@@ -55,8 +58,11 @@ def find_studies(names: Sequence[str], storage: str = "") -> dict[str, Found]:
         SettingError: Two differ in the direction of their metric.
     """
     found: dict[str, Found] = {}
-    for name in dict.fromkeys(names):
-        one = find_study(name, storage)
+    places = {name: place_study(name, storage) for name in names}
+    for url in dict.fromkeys(one.storage for one in places.values()):
+        warn_of_network(url)
+    for name, place in places.items():
+        one = open_found(place)
         # Two settings files may give different studies one name.
         found[name if one.settings.name in found else one.settings.name] = one
     directions = {name: read_direction(one.study) for name, one in found.items()}
@@ -167,8 +173,8 @@ def print_selected(
         print_pairs({f"model of trial {number}": str(found.folder.path(artifact))})
     else:
         name, url = found.settings.name, found.settings.storage
-        command = f"autocompress finalize {name} --storage {url} --trial {number}"
-        print_pairs({"an estimate; finish it with": command})
+        command = f"autocompress finalize {name}{name_storage(url)} --trial {number}"
+        print_pairs({"an estimate; finish it with": make_again(command)})
 
 
 def rank_candidates(study: optuna.Study) -> list[int]:
@@ -179,21 +185,18 @@ def rank_candidates(study: optuna.Study) -> list[int]:
     return [int(number) for number in rows.drop_duplicates("key")["number"]]
 
 
-def list_status(found: Found) -> dict[str, str]:
-    """Return how far a study is, by what it says."""
+def list_status(found: Found, now: datetime) -> dict[str, str]:
+    """Return how far a study is at a moment with a time zone, by what it says."""
     frame = trials_frame(found.study)
     states = frame["state"].value_counts()
     fast = frame[(frame["stage"] == "fast") & (frame["state"] == "complete")]
     finished = find_finished(frame, read_direction(found.study))
     pairs = {
-        "study": found.settings.name,
-        "storage": found.settings.storage,
-        "run folder": found.folder.place,
+        **list_head(found),
+        **list_view(view_study(found, now)),
         "trials": ", ".join(f"{count} {state}" for state, count in states.items()) or "none",
         "candidates scored": f"{len(fast)}",
         "moves accepted": f"{fast['accepted'].mean():.0%}" if len(fast) else "-",
-        "round": f"{frame['round'].max() + 1}" if frame["round"].notna().any() else "-",
-        "best energy": f"{fast['energy'].min():.4g}" if len(fast) else "-",
         "finished models": f"{len(finished)}",
     }
     attrs = found.study.user_attrs

@@ -9,7 +9,7 @@ from typing import NoReturn
 import optuna
 import typer
 
-from autocompress.cli.find import Found, find_study, has_study
+from autocompress.cli.find import Found, has_study, open_found
 from autocompress.cli.plan import print_feasibility
 from autocompress.cli.progress import show_progress
 from autocompress.cli.results import print_results
@@ -111,7 +111,7 @@ def search_study(
     elif not result.evaluated:
         text = f"The search of {name} is done: all {len(result.records)} evaluations were there."
         open_console().print(text, markup=False)
-    print_results(find_study(name, result.settings.storage))
+    print_results(open_found(result.settings))
     if result.missed:
         open_console(stderr=True).print(result.missed, markup=False)
         raise typer.Exit(MISSED)

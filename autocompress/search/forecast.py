@@ -97,17 +97,37 @@ def make_course(settings: Settings, graph: LayerGraph, attrs: Mapping[str, Any])
         attrs: What the study says beside its settings.
     """
     dense, budget = count_dense(graph), settings.budget
-    start = attrs.get("start", {})
     smallest = find_smallest(settings, graph)
+    way = {
+        "reduction": budget.reduction(dense, smallest),
+        "enough": budget.measure_enough(dense, smallest) if smallest else 0.0,
+    }
+    return _describe_course(settings, attrs, way)
+
+
+def recall_course(settings: Settings, attrs: Mapping[str, Any]) -> Course | None:
+    """Return :func:`make_course` without the model; None for a study that does not tell.
+
+    Args:
+        settings: Resolved settings.
+        attrs: What the study says beside its settings.
+    """
+    return _describe_course(settings, attrs, attrs["way"]) if "way" in attrs else None
+
+
+def _describe_course(
+    settings: Settings, attrs: Mapping[str, Any], way: Mapping[str, float]
+) -> Course:
+    start = attrs.get("start", {})
     return Course(
         settings=settings.rounds,
         evaluations=settings.search.evaluations,
         extra=int(attrs.get("extra_evaluations", 0)),
         finalize_top=int(attrs.get("finalize_top", settings.search.finalize_top)),
-        reduction=budget.reduction(dense, smallest),
+        reduction=way["reduction"],
         dense_energy=float(attrs.get("dense_energy", 0.0)),
         worst_energy=find_worst_energy(settings),
-        enough=budget.measure_enough(dense, smallest) if smallest else 0.0,
+        enough=way["enough"],
         base=str(start.get("base", "")),
         start=float(start.get("progress", 0.0)),
     )

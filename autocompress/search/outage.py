@@ -63,4 +63,4 @@ def describe_cause(error: BaseException) -> str:
     """Return the first line of what the driver says; it holds no password."""
     original = error.orig if isinstance(error, DBAPIError) and error.orig else error
     lines = str(original).splitlines()
-    return lines[0] if lines else type(original).__name__
+    return lines[0].removeprefix("connection failed: ") if lines else type(original).__name__

@@ -7,6 +7,7 @@ on, move or vanish, and the new study still is what its own storage says.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import optuna
@@ -19,6 +20,7 @@ from autocompress.search.forecast import make_course
 from autocompress.search.ledger import Ledger, read_records
 from autocompress.search.records import Record
 from autocompress.search.rounds import Course
+from autocompress.search.sight import find_offset
 from autocompress.search.spec import Settings, find_run_dir, make_spec
 from autocompress.search.storage import find_file, normalize_storage, strip_password
 from autocompress.search.study import open_study, read_spec
@@ -152,6 +154,9 @@ def settle_course(
         has: Says whether a model is in the run folder.
     """
     course = make_course(settings, graph, ledger.study.user_attrs)
+    # For those who watch from a machine without the model, or in another time zone.
+    way = {"reduction": course.reduction, "enough": course.enough}
+    ledger.describe_study({"way": way, "utc_offset_s": find_offset(datetime.now(UTC))})
     if stock is None or "start" in ledger.study.user_attrs:
         return course
     start = stock.choose_start(settings, graph, course, has)

@@ -45,7 +45,7 @@ class Settings:
     name: str = "study"
     seed: int = 0
     run_dir: str = ""
-    storage: str = ""
+    storage: str = field(default="", repr=False)  # It may hold a password.
     task: TaskSettings = field(default_factory=TaskSettings)
     space: SpaceSettings = field(default_factory=SpaceSettings)
     budget: Budget = field(default_factory=lambda: Budget(weights=0.25))

@@ -35,7 +35,14 @@ PATIENCE: Mapping[str, int] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
 }
+# How Linux calls file systems that machines share; SQLite's locks and shared memory fail there.
+NETWORKS = frozenset(
+    {"9p", "afs", "beegfs", "ceph", "ceph-fuse", "cifs", "coda", "davfs", "davfs2", "gcsfuse"}
+    | {"glusterfs", "goofys", "gpfs", "juicefs", "lustre", "nfs", "nfs3", "nfs4", "orangefs"}
+    | {"pvfs2", "rclone", "s3fs", "smb", "smb2", "smb3", "smbfs", "sshfs", "virtiofs", "weka"}
+)
 NAME_BYTES = 63  # What PostgreSQL keeps of the name of an application.
+_IS_EMPTY = re.compile(r'relation ".*" does not exist|no such table')
 _NEEDS_DATABASE = re.compile(r'database ".*" does not exist')
 _NEEDS_PASSWORD = re.compile(r"password authentication failed|no password supplied")
 
@@ -85,12 +92,14 @@ def explain_refusal(
     """Return what to tell a person of a database that refused; no password is in it."""
     cause = error if isinstance(error, SQLAlchemyError) else error.__cause__
     text = hide_password(describe_cause(cause or error), url)
+    if _IS_EMPTY.search(text):
+        return StudyError(f"study {study!r} is not in {mask_url(url)}; studies there: none")
     if _NEEDS_PASSWORD.search(text):
-        text += "; give the password by PGPASSWORD, PGPASSFILE or AUTOCOMPRESS_STORAGE"
+        text += "; give the password by PGPASSWORD or PGPASSFILE, or in AUTOCOMPRESS_STORAGE"
     elif _NEEDS_DATABASE.search(text):
         text += "; make it with: createdb"
     elif study and isinstance(cause, DBAPIError) and is_away(cause):
-        return StudyLostError(study, text.removeprefix("connection failed: "))
+        return StudyLostError(study, text)
     return StudyError(f"cannot open the database {mask_url(url)}: {text}")
 
 
@@ -126,6 +135,30 @@ def find_file(storage: str) -> Path | None:
             f"storage: want a SQLite file, which survives the process, got {storage!r}"
         )
     return Path(parsed.database)
+
+
+def find_network(path: Path, mounts: str | None = None) -> str:
+    """Return the kind of network file system that ``path`` lies on; empty for a local one.
+
+    Args:
+        path: Of a file or folder, which need not exist.
+        mounts: What Linux says in ``/proc/self/mountinfo``; read there when None.
+    """
+    if mounts is None:
+        try:
+            mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""  # Another system than Linux.
+    place, depth, kind = path.resolve(), 0, ""
+    for row in mounts.splitlines():
+        # 36 35 98:0 /root /mount/point options ... - kind source options
+        front, _, back = row.partition(" - ")
+        point = Path(
+            re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), front.split()[4])
+        )
+        if place.is_relative_to(point) and len(point.parts) >= depth:
+            depth, kind = len(point.parts), back.split()[0]
+    return kind if kind.removeprefix("fuse.") in NETWORKS else ""
 
 
 def mask_url(storage: str) -> str:

@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from autocompress.graph.layers import LayerGraph
@@ -39,7 +39,7 @@ class Source:
     """
 
     name: str
-    storage: str
+    storage: str = field(repr=False)  # It may hold a password.
     run_dir: str
 
     def describe(self) -> str:
