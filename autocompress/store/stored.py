@@ -52,6 +52,7 @@ def free_stored(depot: Depot, items: Iterable[Item]) -> None:
         depot.forget(item.key)
         if item.key:
             shutil.rmtree(depot.cache / place, ignore_errors=True)
+    shutil.rmtree(depot.cache / "tmp", ignore_errors=True)  # Of processes that were killed.
 
 
 def _is_ours(name: str) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from autocompress.search.controller import Wiring, hold_controller
 from autocompress.search.requests import Evaluator
 from autocompress.search.settings import SearchSettings
 from autocompress.search.spec import Settings, find_run_dir, resolve_settings
+from autocompress.search.warm import fetch_object
 from autocompress.settings import settings_to_json
 from autocompress.store.run_folder import RunFolder, open_folder
 from tests.fakes import FakeEvaluator, make_search
@@ -143,6 +145,23 @@ def test_a_run_folder_in_a_store_wants_a_place_for_the_database() -> None:
     assert resolve_settings(named).run_dir == "s3://bucket/one"
     near = resolve_settings(replace(settings, run_dir="file:///runs/one"))
     assert (near.run_dir, near.storage) == ("/runs/one", "sqlite:////runs/one/study.db")
+
+
+def write_model(folder: Path) -> None:
+    (folder / "x").write_text("model")
+
+
+def test_a_model_is_taken_over_from_any_place_to_any_other(tmp_path: Path) -> None:
+    places = [f"{tmp_path}/run", f"local://{tmp_path}/far", f"memory://{tmp_path}/run"]
+
+    for number, (there, here) in enumerate(permutations(places, 2)):
+        key, target = f"{number:064x}", open_folder(here)
+        lacking = fetch_object(key, open_folder(there), target)
+        open_folder(there).write(key, write_model)
+
+        assert not lacking
+        assert fetch_object(key, open_folder(there), target)
+        assert (open_folder(here).path(key) / "x").read_text() == "model"
 
 
 def test_a_stored_url_is_found_as_it_was_written(tmp_path: Path) -> None:

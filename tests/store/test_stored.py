@@ -102,6 +102,7 @@ def test_everything_of_ours_is_listed_once_with_its_size(folder: RunFolder) -> N
 
 def test_what_is_needed_stays_and_the_rest_goes(folder: RunFolder, tmp_path: Path) -> None:
     needed = Needed(objects=frozenset({key_of("base")}), results=frozenset())
+    (folder.root / "tmp" / "killed").mkdir(parents=True)
 
     free(folder, needed)
 
@@ -113,6 +114,7 @@ def test_what_is_needed_stays_and_the_rest_goes(folder: RunFolder, tmp_path: Pat
     assert (other.path(key_of("base")) / WEIGHTS_FILE).read_bytes() == b"12345"
     copies = {path.name for path in (folder.root / "objects").glob("*/*")}
     assert copies == {key_of("base"), key_of("lost")}  # Of the last it never heard again.
+    assert not (folder.root / "tmp").exists()
 
 
 def test_what_is_not_ours_is_left_alone(folder: RunFolder) -> None:
