@@ -84,12 +84,14 @@ class FileLock:
     """A lock of the file system, which lasts as long as the process; it may be taken once."""
 
     def __init__(self, name: str, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = filelock.FileLock(path)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
         except filelock.Timeout as error:
             raise StudyBusyError(name) from error
+        except OSError as error:
+            raise StudyError(f"study {name!r}: cannot write {path}: {error.strerror}") from error
 
     def check(self) -> None:
         """Do nothing: it cannot be lost."""

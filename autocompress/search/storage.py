@@ -75,11 +75,17 @@ def make_storage(url: str, how: Opening = TO_WRITE) -> RDBStorage:
     url = normalize_storage(url)
     path = find_file(url)
     options = make_server_options(url, how) if path is None else _make_file_options(how)
+    place = url if path is None or not how.read_only else _open_frozen(url, path)
+    connections = weakref.WeakSet[Any]()
+    if path is None:
+        options["pool_events"].append((lambda new, _: connections.add(new), "connect"))
     try:
-        storage = RDBStorage(url, engine_kwargs=options, skip_table_creation=how.read_only)
+        storage = RDBStorage(place, engine_kwargs=options, skip_table_creation=how.read_only)
     except ImportError as error:
         raise StudyError(MISSING) from error
     except (SQLAlchemyError, StorageInternalError) as error:
+        for connection in connections:  # Of a pool that nobody can close.
+            connection.close()
         raise explain_refusal(error, url, how.study) from error
     # Python 3.13 warns of connections that are left open.
     weakref.finalize(storage, storage.engine.dispose)
@@ -271,6 +277,17 @@ def _make_file_options(how: Opening) -> dict[str, Any]:
         "connect_args": {"timeout": BUSY_TIMEOUT_S},
         "pool_events": [(event, "connect")],
     }
+
+
+def _open_frozen(url: str, path: Path) -> str:
+    """Return the URL that reads a file in a folder where SQLite cannot put its own files.
+
+    It would fail to make those of the write-ahead log. Where there is none, nobody writes.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    if os.access(path.parent, os.W_OK) or (log.exists() and log.stat().st_size):
+        return url
+    return f"sqlite:///file:{quote(str(path.resolve()))}?immutable=1&uri=true"
 
 
 def _forbid_writing(connection: Any, _: object) -> None:
