@@ -11,8 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.jobs import Candidate
 from autocompress.search.book import Book
-from autocompress.search.forecast import make_course
 from autocompress.search.entries import ORIGINAL
+from autocompress.search.forecast import make_course
 from autocompress.search.ledger import read_records
 from autocompress.search.loop import Controller
 from autocompress.search.records import Record
