@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from autocompress.errors import DataError
 from autocompress.jobs import Job, Outcome
 from tests.formula import FormulaRunner, note, score_job
 
@@ -17,21 +18,27 @@ class TunedRunner:
 
     Attributes:
         inner: The formula runner.
-        doomed: Stages of jobs that end their process; with ``once``, the first of them only.
-        hangs: Whether they hang instead.
+        dies: First digits of the keys of candidates whose evaluation ends its process.
+        hangs: The same for those whose evaluation never ends.
+        refuses: The same for those that no attempt can mend.
     """
 
     inner: FormulaRunner
-    doomed: tuple[str, ...] = ()
-    hangs: bool = False
+    dies: str = ""
+    hangs: str = ""
+    refuses: str = ""
 
     def run(self, job: Job) -> Outcome:
         """Return the score of the job's candidate."""
-        if job.stage in self.doomed:
+        digit = job.candidate.key()[0] if job.stage == "fast" else "-"
+        if digit in self.dies or digit in self.hangs:
             note(Path(self.inner.root), f"begin {job.key(self.inner.evaluation_hash)}")
-            if self.hangs:
-                time.sleep(600)
+        if digit in self.refuses:
+            raise DataError("a label is wrong")
+        if digit in self.dies:
             os._exit(3)
+        while digit in self.hangs:
+            time.sleep(60)
         return self.inner.run(job)
 
     def glance(self, job: Job) -> Outcome:

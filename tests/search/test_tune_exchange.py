@@ -119,7 +119,8 @@ def test_a_controller_that_waits_hears_of_more_slots_and_of_a_stop() -> None:
         except KeyboardInterrupt:
             heard.append("stop")
 
-    for change in (lambda: exchange.resize(3), exchange.stop):
+    changes: list[Callable[[], None]] = [lambda: exchange.resize(3), exchange.stop]
+    for change in changes:
         thread = start(control)
         assert exchange.take(FOREVER_S) is None  # It waits.
         exchange.resize(1)
@@ -166,7 +167,7 @@ class Tuner:
         while not search.is_over and len(self.ran) < limit:
             taken = exchange.take(FOREVER_S)
             if taken is not None:
-                running.update([taken])
+                running[taken[0]] = taken[1]
             assert len(running) <= exchange.slots
             if running and (taken is None or self._rng.random() < 0.3):
                 key = self._rng.choice(list(running))

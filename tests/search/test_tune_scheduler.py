@@ -4,13 +4,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-
-from autocompress.errors import SettingError
-
-pytest.importorskip("ray.tune", reason="Ray Tune is not installed")
-
 from ray.tune.schedulers import ASHAScheduler, HyperBandScheduler, MedianStoppingRule
 
+from autocompress.errors import SettingError
 from autocompress.search.tune_scheduler import PerRound
 
 STOP, CONTINUE = "STOP", "CONTINUE"
