@@ -1,14 +1,15 @@
-from contextlib import ExitStack
+import threading
 from pathlib import Path
 
 import optuna
 import pytest
 import sqlalchemy
 
-from autocompress.errors import SpecMismatchError, StudyBusyError, StudyError
-from autocompress.search.lock import lock_study
-from autocompress.search.storage import find_file, make_storage
+from autocompress.errors import SpecMismatchError, StudyBusyError, StudyError, StudyLostError
+from autocompress.search.outage import name_outage
+from autocompress.search.storage import make_storage
 from autocompress.search.study import hold_study, open_study, read_spec
+from tests.postgres import PostgresServer
 
 SPEC = {"seed": 0, "budget": {"macs": 0.5}}
 
@@ -37,16 +38,6 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
         hold_study("one", storage, {"seed": 0, "budget": {"macs": 0.25}}),
     ):
         pass
-
-
-def test_studies_of_similar_names_are_held_at_the_same_time(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/study.db"
-
-    with ExitStack() as held:
-        for name in ("a.b", "a_b", "a-b", "a b", "a/b", "a%2Fb"):
-            held.enter_context(lock_study(name, url))
-            with pytest.raises(StudyBusyError), lock_study(name, url):
-                pass
 
 
 def test_a_second_controller_is_refused(tmp_path: Path) -> None:
@@ -108,21 +99,136 @@ def test_newer_and_foreign_studies_are_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_sqlite_writes_ahead_and_syncs_fully(tmp_path: Path) -> None:
-    storage = make_storage(f"sqlite:///{tmp_path}/study.db")
+class FalseClock:
+    """A clock that only sleeping moves, and what happens then."""
 
-    with storage.engine.connect() as connection:
-        mode = connection.execute(sqlalchemy.text("PRAGMA journal_mode")).scalar()
-        synchronous = connection.execute(sqlalchemy.text("PRAGMA synchronous")).scalar()
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.slept_s: list[float] = []
 
-    assert (mode, synchronous) == ("wal", 2)
+    def read(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.slept_s.append(seconds)
+        self.now_s += seconds
 
 
-def test_odd_storages_are_refused() -> None:
-    with pytest.raises(StudyError, match="survives the process"):
-        find_file("sqlite://")
-    with pytest.raises(
-        StudyError, match="want sqlite:///FILE or postgresql://USER@HOST/DATABASE, got ://"
-    ):
-        find_file("://x")
-    assert find_file("postgresql+psycopg://host/db") is None
+def test_a_study_in_a_file_is_opened_again_at_once(tmp_path: Path) -> None:
+    with hold_study("one", str(tmp_path / "study.db"), SPEC) as held:
+        before = held.study
+        held.reopen(0.0)
+        held.check()
+
+        assert held.study is not before
+        with pytest.raises(StudyBusyError):
+            hold(str(tmp_path / "study.db"))
+
+
+def test_studies_begin_at_once_in_an_empty_database(postgres: PostgresServer) -> None:
+    url = postgres.make_database()
+    start = threading.Barrier(4)
+    errors: list[BaseException] = []
+
+    def begin(name: str) -> None:
+        start.wait()
+        try:
+            with hold_study(name, url, SPEC) as held:
+                held.study.add_trial(optuna.trial.create_trial(value=0.0))
+        except BaseException as error:
+            errors.append(error)
+            raise
+
+    threads = [threading.Thread(target=begin, args=(f"study {number}",)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert errors == []
+    assert all(len(open_study(f"study {number}", url).get_trials()) == 1 for number in range(4))
+
+
+def test_nothing_is_written_without_the_lock_after_a_restart(postgres: PostgresServer) -> None:
+    with hold_study("one", postgres.make_database(), SPEC) as held:
+        held.study.set_user_attr("step", 1)
+        postgres.stop(immediate=True)
+        with pytest.raises(StudyLostError), name_outage("one"):
+            held.study.set_user_attr("step", 2)
+        postgres.start()
+        # The pool would connect again by itself, while another controller may have begun.
+        for _ in range(2):
+            with pytest.raises(StudyLostError):
+                held.study.set_user_attr("step", 3)
+
+        held.reopen(60.0)
+
+        assert held.study.user_attrs["step"] == 1
+        held.study.set_user_attr("step", 4)
+        held.check()
+
+
+def test_waiting_for_a_database_takes_as_long_as_it_is_away(postgres: PostgresServer) -> None:
+    clock = FalseClock()
+
+    def sleep(seconds: float) -> None:
+        clock.sleep(seconds)
+        if len(clock.slept_s) == 3:
+            postgres.start()
+
+    with hold_study("one", postgres.make_database(), SPEC) as held:
+        postgres.stop(immediate=True)
+        held.reopen(60.0, clock.read, sleep)
+        held.check()
+
+    assert clock.slept_s == [0.5, 1.0, 2.0]
+
+
+def test_a_database_that_stays_away_is_given_up(postgres: PostgresServer) -> None:
+    clock = FalseClock()
+    with hold_study("one", postgres.make_database(), SPEC) as held:
+        postgres.stop(immediate=True)
+
+        with pytest.raises(StudyError, match=r"cannot be reached.*given up after 60 s") as caught:
+            held.reopen(60.0, clock.read, clock.sleep)
+
+    assert not isinstance(caught.value, StudyLostError)
+    assert clock.now_s == 60.0
+    assert max(clock.slept_s) == 15.0
+
+
+def test_a_study_that_another_controller_took_is_not_opened_again(
+    postgres: PostgresServer,
+) -> None:
+    url = postgres.make_database()
+    with hold_study("one", url, SPEC) as held:
+        held.close()  # As when the server ended its session.
+        with hold_study("one", url, SPEC) as other:
+            with pytest.raises(StudyLostError):
+                held.check()
+            with pytest.raises(StudyBusyError):
+                held.reopen(60.0)
+
+            other.study.set_user_attr("step", 1)
+            other.check()
+
+
+def test_a_study_that_is_gone_is_not_begun_again(postgres: PostgresServer) -> None:
+    url = postgres.make_database()
+    with hold_study("one", url, SPEC) as held:
+        optuna.delete_study(study_name="one", storage=make_storage(url))
+
+        with pytest.raises(StudyError, match="'one' is gone from the database"):
+            held.reopen(60.0)
+
+    with pytest.raises(StudyError, match="studies there: none"):
+        open_study("one", url)
+
+
+def test_a_study_that_cannot_be_held_lets_others_hold_it(postgres: PostgresServer) -> None:
+    url = postgres.make_database()
+    hold(url)
+    with pytest.raises(SpecMismatchError), hold_study("one", url, {"seed": 1}):
+        pass
+
+    hold(url)
