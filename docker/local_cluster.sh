@@ -131,32 +131,39 @@ start_node worker-2 --address="$ray" --num-cpus=1
 "$here/healthy.py" --wait 60 "$jobs/api/gcs_healthz"
 
 say "the controller, as a job on the head"
-ray job submit --address="$jobs" --working-dir="$folder" --submission-id="$study" -- \
+ray job submit --address="$jobs" --working-dir="$folder" --submission-id="$study" \
+    --log-style=record --log-color=false -- \
     autocompress search "$(basename "$settings")" --set "run_dir=$place/runs" \
     --executor ray --address auto --workers 2 "$@" &
 job=$!
 
+# From outside, with a URL that holds no password: that is in PGPASSFILE.
+url=postgresql+psycopg://autocompress@$database/autocompress
+count="select count(*) from trials where state = 'COMPLETE'"
+until [ "$("$bin/psql" "${url/+psycopg/}" -Atc "$count" 2> /dev/null || echo 0)" -gt 2 ]; do
+    kill -0 "$job" 2> /dev/null || break
+    sleep 0.3
+done
+
 if [ -n "$kill_node" ]; then
-    url=postgresql+psycopg://autocompress@$database/autocompress # The password is in PGPASSFILE.
-    until autocompress status "$study" --storage "$url" 2> /dev/null | grep -q '[1-9] complete'; do
-        kill -0 "$job" 2> /dev/null || break
-    done
     say "worker-1 is killed, with all that runs on it; worker-3 joins"
     kill -KILL -- "-${nodes[1]}"
+    wait "${nodes[1]}" 2> /dev/null || true
     start_node worker-3 --address="$ray" --num-cpus=1
 fi
 
+say "the study, while it runs"
+autocompress status "$study" --storage "$url"
+
 say "what listens: nothing beyond the loopback interface"
-own=$(list_own | paste -sd '|')
+own=$( (list_own && head -n 1 "$place/postgres/data/postmaster.pid") | paste -sd '|')
 listening=$(ss -ltnHp | grep -E "pid=($own)," || true)
-echo "$listening" | awk '{print $4, $6}' | sed 's/users:((\("[^"]*"\).*/\1/' | sort -k2 | uniq
+echo "$listening" | awk '{print $6, $4}' | sed 's/users:(("\([^"]*\)"[^ ]*/\1/' | sort
 if echo "$listening" | awk '{print $4}' | grep -qvE '^(127\.|\[::1\]|\[::ffff:127\.)'; then
     fail "something listens beyond the loopback interface"
 fi
 
 wait "$job" || fail "the search failed"
 
-say "the study, read from outside"
-export AUTOCOMPRESS_STORAGE_FILE=$place/secrets/storage
-autocompress status "$study"
-autocompress pareto "$study"
+say "the study, when it is done"
+AUTOCOMPRESS_STORAGE_FILE=$place/secrets/storage autocompress pareto "$study"
