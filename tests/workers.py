@@ -203,7 +203,8 @@ def _load_torch(_: Path, job: Job) -> Outcome:
 
 
 def _show_environment(root: Path, job: Job) -> Outcome:
-    (root / "environment.txt").write_text("\n".join(os.environ))
+    shown = "\n".join(f"{name}={value}" for name, value in os.environ.items())
+    (root / "environment.txt").write_text(shown)
     return calm_outcome(job)
 
 

@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import secrets
+import shutil
 import signal
 import socket
 import tempfile
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import ray
 from ray._private import ray_constants
@@ -19,10 +21,14 @@ from ray._raylet import AuthenticationTokenLoader, Config
 from ray.exceptions import AuthenticationError, RayError
 
 from autocompress.errors import SettingError
+from autocompress.execute.ray_worker import make_scratch
 from autocompress.execute.settings import ExecuteSettings
 
 STORE_BYTES = 2**29  # Of a Ray of our own; it takes memory only as it fills.
 PROBE_S = 5.0
+HOME = "acray-"  # Short, because the system limits the length of names of sockets.
+LOOPBACK = ("127.", "localhost:", "[::1]:")
+TOKEN = "want RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
 SECRETS = ("AUTOCOMPRESS_STORAGE", "AUTOCOMPRESS_STORAGE_FILE", "PGPASSWORD", "PGPASSFILE")
 
 
@@ -70,10 +76,8 @@ def start_local(settings: ExecuteSettings) -> Cluster:
     """
     cpus = max(settings.cpus, settings.model_cpus)
     with ExitStack() as stack:
-        # Short, because the system limits the length of names of sockets.
-        home = stack.enter_context(
-            tempfile.TemporaryDirectory(prefix="acray", ignore_cleanup_errors=True)
-        )
+        home = make_scratch(Path(tempfile.gettempdir()), HOME)
+        stack.callback(shutil.rmtree, home, ignore_errors=True)
         stack.callback(read_again)
         stack.enter_context(keep_loopback())
         stack.enter_context(keep_quiet())
@@ -86,25 +90,34 @@ def start_local(settings: ExecuteSettings) -> Cluster:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 configure_logging=False,
-                _temp_dir=home,
+                _temp_dir=str(home),
             )
-        return Cluster(find_head(), home, stack.pop_all())
+        return Cluster(find_head(), str(home), stack.pop_all())
 
 
 def join(address: str) -> Cluster:
     """Connect to a cluster that is there.
 
+    Args:
+        address: ``HOST:PORT``, or ``auto`` for the one that the environment names or that runs
+            on this machine.
+
     Raises:
         SettingError: There is none, or it refuses us.
     """
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", "") or address
     if "://" in address:
         raise SettingError(
             f"execute.address: want auto, local or HOST:PORT, got {address!r}; Ray's client is "
             "not used: run the search on a machine of the cluster, such as by ray job submit"
         )
-    if address != "auto" and not can_reach(address):
-        raise SettingError(f"execute.address: no Ray cluster answers at {address!r}")
     stack = ExitStack()
+    if address != "auto":
+        if not can_reach(address):  # Ray would try for minutes.
+            raise SettingError(f"execute.address: no Ray cluster answers at {address!r}")
+        if address.startswith(LOOPBACK):  # Ray would look at another interface.
+            stack.enter_context(keep_loopback())
     stack.enter_context(keep_quiet())
     stack.callback(ray.shutdown)
     try:
@@ -117,14 +130,17 @@ def join(address: str) -> Cluster:
             )
             return Cluster(find_head(), ending=stack.pop_all())
     except AuthenticationError as error:
-        raise SettingError(
-            f"execute.address: the Ray cluster {address!r} wants its token: {_shorten(error)}; "
-            "give RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, with RAY_AUTH_MODE=token"
-        ) from error
+        raise SettingError(f"execute.address: {address!r} wants a token; {TOKEN}") from error
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        if address == "auto":
+            raise SettingError(
+                "execute.address: no Ray cluster runs on this machine; want --address local for "
+                "a Ray of this search alone, or --address HOST:PORT, or start one: "
+                f"ray start --head ({_shorten(error)})"
+            ) from error
         raise SettingError(
-            f"execute.address: cannot connect to the Ray cluster {address!r}: {_shorten(error)}; "
-            "want --address local for a Ray of this search alone, or start one: ray start --head"
+            f"execute.address: something listens at {address!r}, but Ray does not get in: this "
+            f"machine must be one of the cluster, and know its token; {TOKEN} ({_shorten(error)})"
         ) from error
 
 

@@ -155,13 +155,13 @@ def locate() -> Place:
     )
 
 
-def make_scratch(parent: Path) -> Path:
-    """Return a new folder for this process; those of dead processes are removed."""
-    for path in parent.glob(f"{SCRATCH}*"):
+def make_scratch(parent: Path, prefix: str = SCRATCH) -> Path:
+    """Return a new folder of this process; those of processes that were killed are removed."""
+    for path in parent.glob(f"{prefix}*"):
         with suppress(ValueError, OSError):  # Another user's, or nothing of ours.
-            if not _is_alive(int(path.name.removeprefix(SCRATCH).partition("-")[0])):
+            if not _is_alive(int(path.name.removeprefix(prefix).partition("-")[0])):
                 shutil.rmtree(path, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"{SCRATCH}{os.getpid()}-", dir=parent))
+    return Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=parent))
 
 
 def list_models(folder: RunFolder) -> list[str]:

@@ -106,6 +106,7 @@ def test_all_workers_are_asked_for_at_the_first_job_and_slots_follow(open_pool: 
     assert os.getpid() not in pool.pids
 
 
+@pytest.mark.slow
 def test_slots_count_the_jobs_ahead(open_pool: Open) -> None:
     pool = open_pool(ahead=3)
 
@@ -114,6 +115,7 @@ def test_slots_count_the_jobs_ahead(open_pool: Open) -> None:
     assert pool.slots == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["exit", "kill"])
 def test_a_crash_replaces_one_worker(open_pool: Open, base: str) -> None:
     pool = open_pool(workers=2)
@@ -144,6 +146,7 @@ def test_the_next_attempt_after_a_crash_succeeds(open_pool: Open, tmp_path: Path
     assert read_runs(tmp_path) == ["die_once"] * 2
 
 
+@pytest.mark.slow
 def test_a_worker_that_died_idle_costs_no_job(open_pool: Open) -> None:
     now = [0.0]
     pool = open_pool(clock=lambda: now[0])
@@ -158,6 +161,7 @@ def test_a_worker_that_died_idle_costs_no_job(open_pool: Open) -> None:
     assert pool.pids != [before]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["use_up_memory", "break_cuda"])
 def test_a_process_in_doubt_evaluates_nothing_more(open_pool: Open, base: str) -> None:
     pool = open_pool()
@@ -171,6 +175,7 @@ def test_a_process_in_doubt_evaluates_nothing_more(open_pool: Open, base: str) -
     assert pool.pids != before
 
 
+@pytest.mark.slow
 def test_a_worker_that_has_grown_is_replaced(
     open_pool: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +206,7 @@ def test_a_hang_is_ended_by_its_limit_and_never_heard_of_again(
     assert read_runs(tmp_path) == ["calm", "hang_once", "hang_once"]
 
 
+@pytest.mark.slow
 def test_stages_have_limits_of_their_own(open_pool: Open) -> None:
     now = [0.0]
     pool = open_pool(clock=lambda: now[0], workers=2, timeout_s=10, model_timeout_s=1000)
@@ -219,6 +225,7 @@ def test_stages_have_limits_of_their_own(open_pool: Open) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_worker_that_never_gets_ready_is_ended(
     open_pool: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,12 +236,14 @@ def test_a_worker_that_never_gets_ready_is_ended(
     assert outcome.error == "a worker was not ready after 0.4 seconds"
 
 
+@pytest.mark.slow
 def test_a_runner_that_cannot_be_made_fails_the_job(open_pool: Open) -> None:
     outcome = run(open_pool("fail"))
 
     assert (outcome.error, outcome.lost) == ("EvaluationError: training diverged", False)
 
 
+@pytest.mark.slow
 def test_settings_that_no_runner_can_have_are_raised(open_pool: Open) -> None:
     with pytest.raises(SettingError, match="loss: no such loss"):
         run(open_pool("refuse_settings"))
@@ -248,6 +257,7 @@ def test_one_process_serves_100_jobs(open_pool: Open) -> None:
     assert pids == set(pool.pids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("threads", "cpus", "wanted"), [(0, 2.0, 2), (0, 0.5, 1), (3, 1.0, 3)])
 def test_threads_are_those_that_ray_reserves(
     open_pool: Open, threads: int, cpus: float, wanted: int
@@ -293,6 +303,7 @@ def test_a_request_that_no_machine_can_meet_is_told(
         pool.wait()
 
 
+@pytest.mark.slow
 def test_models_and_candidates_make_room_for_each_other(open_pool: Open) -> None:
     pool = open_pool(workers=3, model_cpus=3)
 
@@ -304,6 +315,7 @@ def test_models_and_candidates_make_room_for_each_other(open_pool: Open) -> None
     assert [outcome.error for outcome in outcomes] == [""] * 4
 
 
+@pytest.mark.slow
 def test_models_wait_together_for_workers(open_pool: Open) -> None:
     pool = open_pool(workers=2, model_cpus=1.5)
     pool.submit("meet0", replace(make_job("meet", 0), stage="full"))
