@@ -20,12 +20,15 @@ class CarriedSource:
 
     Attributes:
         images: As there.
+        strides: Of those images: one channel can have several, and kernels that are chosen by
+            them round differently.
         targets: As there.
         spec: As there.
         augmentation: As there.
     """
 
     images: NDArray[np.uint8 | np.float32]
+    strides: tuple[int, ...]
     targets: NDArray[Any]
     spec: InputSpec
     augmentation: Augmentation
@@ -43,7 +46,7 @@ class CarriedSource:
             images = torch.from_numpy(self.images)
         home = device if self.images.nbytes <= memory_limit_bytes else torch.device("cpu")
         return TensorSource(
-            images=images.to(home),
+            images=images.as_strided(images.shape, self.strides).to(home),
             targets=torch.from_numpy(self.targets.copy()).to(home),
             spec=self.spec,
             device=device,
@@ -121,8 +124,10 @@ def carry_source(source: Source) -> Carried:
         return replace(source, device=torch.device("cpu"))
     if not isinstance(source, TensorSource):
         raise TypeError(f"want a source of tensors or files, got {type(source).__name__}")
+    images = source.images.cpu().contiguous()
     return CarriedSource(
-        images=source.images.cpu().numpy(),
+        images=images.numpy(),
+        strides=images.stride(),
         targets=source.targets.cpu().numpy(),
         spec=source.spec,
         augmentation=source.augmentation,

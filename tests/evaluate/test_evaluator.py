@@ -1,13 +1,17 @@
 """The evaluator on a tiny task: real digits, a small net, a fraction of an epoch."""
 
+import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 
 from autocompress.data.settings import DataSettings
+from autocompress.data.tensors import TensorSource
 from autocompress.errors import ArtifactError
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.full import measure_gap
@@ -176,6 +180,32 @@ def test_a_lost_dense_model_is_the_same_once_it_is_trained_again(evaluator: Eval
     assert again.dense_metrics == evaluator.dense_metrics
     for name, value in again.open_base("").model.state_dict().items():
         assert torch.equal(value, evaluator.open_base("").model.state_dict()[name]), name
+
+
+def test_a_packed_evaluator_needs_no_file_of_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "set.npz"
+    digits = open_task(TASK).data.validation
+    assert isinstance(digits, TensorSource)
+    images = digits.images.permute(0, 2, 3, 1).numpy()
+    parts = {f"{part}_images": images for part in ("train", "test")}
+    parts |= {f"{part}_labels": digits.targets.numpy() for part in ("train", "test")}
+    np.savez(path, allow_pickle=False, **parts)
+    task = replace(TASK, data=DataSettings(name="npz", root=str(path)))
+    first = Evaluator(open_task(task), SETTINGS, RunFolder(tmp_path / "here"))
+    stages: tuple[Literal["fast", "full"], ...] = ("fast", "full")
+    jobs = [Job(stage=one, candidate=halve(first), round=0, base="", seed=1) for one in stages]
+    here = [first.run(job) for job in jobs]
+
+    parcel = pickle.dumps(first.pack())
+    path.unlink()
+    shutil.rmtree(tmp_path / "here")
+    second: Evaluator = pickle.loads(parcel)(str(tmp_path / "there"))
+    there = [second.run(job) for job in jobs]
+
+    assert [one.energy for one in here] == [one.energy for one in there]
+    assert [one.artifact for one in here] == [one.artifact for one in there]
+    assert here[1].metrics["test_metric"] == there[1].metrics["test_metric"]
+    assert second.dense_metrics == first.dense_metrics
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "masks.safetensors"])
