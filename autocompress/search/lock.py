@@ -36,6 +36,13 @@ LEFT JOIN pg_stat_activity USING (pid)
 WHERE pg_database.datname = current_database() AND locktype = 'advisory' AND granted
     AND classid = CAST(:high AS bigint) AND objid = CAST(:low AS bigint) AND objsubid = 1
 """)
+# Whoever writes to a study shares a second lock, by which the next holder finds it.
+_END_WRITERS = text("""
+SELECT pg_terminate_backend(pid)
+FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
+WHERE datname = current_database() AND locktype = 'advisory' AND granted
+    AND classid = CAST(:high AS bigint) AND objid = CAST(:low AS bigint) AND objsubid = 1
+""")
 # The server frees the lock of a machine that vanished after 25 s, and never one of a live one.
 _SETTINGS = text("""
 SELECT set_config(name, value, false) FROM pg_settings JOIN (VALUES
@@ -161,6 +168,7 @@ class ServerLock:
         self.session = self._connection.scalar(text("SELECT pg_backend_pid()")) or -1
         take = text("SELECT pg_try_advisory_lock(:key)")
         if self._connection.scalar(take, {"key": self._key}):
+            self._end_writers()
             return
         row = self._connection.execute(_FIND_HOLDER, split_key(self._key)).first()
         if row is None:
@@ -169,6 +177,30 @@ class ServerLock:
             self._connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": row[0]})
             raise StudyLostError(self._name, "the session that was lost still held the lock")
         raise StudyBusyError(self._name, read_holder(row).describe())
+
+
+    def _end_writers(self) -> None:
+        """End the sessions of holders before us, which may still write or keep rows locked.
+
+        They may be of a machine that stood still or is cut off, and does not know it.
+        """
+        assert self._connection is not None
+        writers = hash_name(self._name, "writers")
+        self._connection.execute(_END_WRITERS, split_key(writers))
+        for statement in ("SELECT pg_advisory_lock(:key)", "SELECT pg_advisory_unlock(:key)"):
+            self._connection.execute(text(statement), {"key": writers})  # Once they are gone.
+
+
+def enter_writer(connection: Any, name: str) -> None:
+    """Let a session of psycopg be ended by the next holder of a study.
+
+    Args:
+        connection: New, and not in a transaction.
+        name: Of the study.
+    """
+    connection.autocommit = True
+    connection.execute("SELECT pg_advisory_lock_shared(%s)", [hash_name(name, "writers")])
+    connection.autocommit = False
 
 
 def take_lock(name: str, storage: str, before: StudyLock | None = None) -> StudyLock:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from optuna.exceptions import StorageInternalError
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
 
 from autocompress.errors import StudyError, StudyLostError
 
@@ -30,6 +30,8 @@ def name_outage(study: str) -> Iterator[None]:
         yield
     except (SQLAlchemyError, StorageInternalError) as error:
         cause = error if isinstance(error, SQLAlchemyError) else error.__cause__
+        if isinstance(cause, PendingRollbackError):  # Optuna went on after it had been away.
+            raise StudyLostError(study, "the connection was lost in a transaction") from error
         if isinstance(cause, DBAPIError) and is_away(cause):
             raise StudyLostError(study, describe_cause(cause)) from error
         raise StudyError(

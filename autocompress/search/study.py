@@ -15,7 +15,7 @@ from optuna.storages import RDBStorage
 
 from autocompress.errors import SpecMismatchError, StudyError, StudyLostError
 from autocompress.jobs import hash_json
-from autocompress.search.lock import StudyLock, lock_tables, take_lock
+from autocompress.search.lock import StudyLock, enter_writer, lock_tables, take_lock
 from autocompress.search.outage import name_outage
 from autocompress.search.storage import (
     Opening,
@@ -166,8 +166,9 @@ class HeldStudy:
 
     def _check_first(self, connection: Any, _: object) -> None:
         try:
-            self._lock.check()
-        except StudyLostError:
+            enter_writer(connection, self._name)
+            self._lock.check()  # Afterwards: whoever holds it now ends all that entered before.
+        except BaseException:
             connection.close()
             raise
 

@@ -3,6 +3,7 @@ import socket
 from contextlib import ExitStack
 from pathlib import Path
 
+import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,8 @@ from autocompress.errors import StudyBusyError, StudyError, StudyLostError
 from autocompress.search.lock import (
     Holder,
     ServerLock,
+    connect,
+    enter_writer,
     find_holder,
     hash_name,
     lock_study,
@@ -153,6 +156,20 @@ def test_the_session_of_another_controller_is_left_alone(postgres: PostgresServe
 
     other.check()
     other.release()
+
+
+def test_whoever_wrote_before_is_ended_by_the_next_holder(postgres: PostgresServer) -> None:
+    url = postgres.make_database()
+    with psycopg.connect(url.replace("+psycopg", "")) as stale, connect(url, "") as bystander:
+        enter_writer(stale, "one")
+        stale.execute("CREATE TABLE half (done int)")  # In a transaction, with locks.
+
+        with lock_study("two", url):
+            stale.execute("SELECT 1")
+        with lock_study("one", url), pytest.raises(psycopg.OperationalError):
+            stale.execute("INSERT INTO half VALUES (1)")
+
+        assert bystander.exec_driver_sql("SELECT 1").scalar() == 1
 
 
 def test_the_server_soon_frees_the_lock_of_a_machine_that_vanished(

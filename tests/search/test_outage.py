@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 from optuna.exceptions import StorageInternalError
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, PendingRollbackError
 
 from autocompress.errors import StudyError, StudyLostError
 from autocompress.search.outage import name_outage
@@ -121,6 +121,13 @@ def test_a_server_that_is_away_is_waited_for(error: Exception) -> None:
     assert sentence.startswith("StudyLostError: study 'digits': the database cannot be reached: ")
     assert str(error) in sentence
     assert raise_inside(OperationalError("SELECT", {}, error)) == sentence
+
+
+def test_a_connection_that_was_lost_in_a_transaction_is_made_again() -> None:
+    error = StorageInternalError("An exception is raised during the commit.")
+    error.__cause__ = PendingRollbackError("Can't reconnect until it is rolled back.")
+
+    assert raise_inside(error).startswith("StudyLostError: ")
 
 
 @pytest.mark.parametrize(
