@@ -128,6 +128,19 @@ class PostgresServer:
                 self._process.wait(0.05)
         raise AssertionError(self.read_log())
 
+    def dump(self, url: str) -> str:
+        """Return everything that a database holds, as text."""
+        database = url.rpartition("/")[2]
+        place = ("-h", "127.0.0.1", "-p", str(self.port), "-U", ADMIN, "-d", database)
+        done = subprocess.run(
+            [str(self._programs / "pg_dump"), "--inserts", *place],
+            env={**os.environ, "PGPASSWORD": PASSWORD},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
     def ensure(self) -> None:
         """Start it unless it runs."""
         if self._process is None:

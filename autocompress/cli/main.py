@@ -66,7 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     handler.setFormatter(_Discreet(logging.BASIC_FORMAT))
     logging.basicConfig(level=logging.INFO if debug else logging.ERROR, handlers=[handler])
     if any(hide_passwords(argument) != argument for argument in given):
-        warn(f"everyone on this machine can read a password in a command; {HIDDEN}")
+        warn(
+            f"others on this machine, and who sees Ray's jobs, can read a password in a command; {HIDDEN}"
+        )
     try:
         make_app()(given, prog_name="autocompress")
     except Exception as error:  # The last edge: a person gets one sentence, whatever broke.

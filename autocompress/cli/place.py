@@ -72,12 +72,17 @@ def hide_passwords(text: str) -> str:
     return _QUERY.sub(r"\1=***", _USER.sub(r"\1:***@", text))
 
 
-def warn_of_network(url: str) -> None:
-    """Say so when the database is a file that several machines share."""
+def warn_of_network(url: str, mounts: str | None = None) -> None:
+    """Say so when the database is a file that several machines share.
+
+    Args:
+        url: Of the database.
+        mounts: As for :func:`autocompress.search.storage.find_network`.
+    """
     from autocompress.search.storage import find_file, find_network
 
     path = find_file(url)
-    kind = "" if path is None else find_network(path)
+    kind = "" if path is None else find_network(path, mounts)
     if kind:
         warn(
             f"{path} lies on a network file system ({kind}), where SQLite may be damaged when "
