@@ -16,6 +16,8 @@ from autocompress.jobs import Stage
 SILENCE_S = 1.0  # An idle worker whose machine died says nothing.
 CLEAR_S = 2.0  # A worker that is let go removes its files in this time, or the next one does.
 
+REMOTE: Any = ray.remote(RayWorker)  # Once: its code is sent to the cluster with each of these.
+
 # asked: the cluster may have no room; starting: it makes its runner; idle; busy: it has a job.
 State = Literal["asked", "starting", "idle", "busy"]
 
@@ -136,16 +138,12 @@ class Crew:
         return self._clock() >= member.since_s + SILENCE_S
 
     def _ask(self, profile: Profile) -> None:
-        handle = (
-            ray.remote(RayWorker)
-            .options(
-                num_cpus=profile.cpus,
-                num_gpus=profile.gpus,
-                max_restarts=0,
-                max_task_retries=0,
-            )
-            .remote(profile.threads, GROWTH_BYTES, self._parent)
-        )
+        handle = REMOTE.options(
+            num_cpus=profile.cpus,
+            num_gpus=profile.gpus,
+            max_restarts=0,
+            max_task_retries=0,
+        ).remote(profile.threads, GROWTH_BYTES, self._parent)
         member = Member(
             profile=profile,
             handle=handle,
