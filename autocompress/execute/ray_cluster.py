@@ -28,7 +28,7 @@ STORE_BYTES = 2**29  # Of a Ray of our own; it takes memory only as it fills.
 PROBE_S = 5.0
 HOME = "acray-"  # Short, because the system limits the length of names of sockets.
 LOOPBACK = ("127.", "localhost:", "[::1]:")
-HOW_TO_ENTER = "want RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+HOW = "want RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
 SECRETS = ("AUTOCOMPRESS_STORAGE", "AUTOCOMPRESS_STORAGE_FILE", "PGPASSWORD", "PGPASSFILE")
 
 
@@ -130,9 +130,7 @@ def join(address: str) -> Cluster:
             )
             return Cluster(find_head(), ending=stack.pop_all())
     except AuthenticationError as error:
-        raise SettingError(
-            f"execute.address: {address!r} wants a token; {HOW_TO_ENTER}"
-        ) from error
+        raise SettingError(f"execute.address: {address!r} wants a token; {HOW}") from error
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         if address == "auto":
             raise SettingError(
@@ -142,7 +140,7 @@ def join(address: str) -> Cluster:
             ) from error
         raise SettingError(
             f"execute.address: something listens at {address!r}, but Ray does not get in: this "
-            f"machine must be one of the cluster, and know its token; {HOW_TO_ENTER} ({_shorten(error)})"
+            f"machine must be one of the cluster, and know its token; {HOW} ({_shorten(error)})"
         ) from error
 
 
