@@ -66,9 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     handler.setFormatter(_Discreet(logging.BASIC_FORMAT))
     logging.basicConfig(level=logging.INFO if debug else logging.ERROR, handlers=[handler])
     if any(hide_passwords(argument) != argument for argument in given):
-        warn(
-            f"others on this machine, and who sees Ray's jobs, can read a password in a command; {HIDDEN}"
-        )
+        seen = "others on this machine, and who sees Ray's jobs, can read a password in a command"
+        warn(f"{seen}; {HIDDEN}")
     try:
         make_app()(given, prog_name="autocompress")
     except Exception as error:  # The last edge: a person gets one sentence, whatever broke.

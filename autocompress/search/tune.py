@@ -29,6 +29,7 @@ from autocompress.search.loop import Controller
 from autocompress.search.progress import Watch, ignore_progress
 from autocompress.search.requests import Evaluator
 from autocompress.search.spec import Settings, resolve_settings
+from autocompress.search.storage import strip_password
 from autocompress.search.tune_exchange import Ending, Exchange, ExchangeExecutor
 from autocompress.search.tune_mailbox import Clerk
 from autocompress.search.tune_scheduler import PerRound
@@ -92,8 +93,13 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._given: dict[str, tuple[str, str]] = {}  # Key and stage, by trial of Tune.
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Return how ``Tuner.restore`` makes one that goes on with the same study."""
-        return partial(StudySearcher, self._settings, **self._kept), ()
+        """Return how ``Tuner.restore`` makes one that goes on with the same study.
+
+        Tune writes it to files: a password has to come from elsewhere then, as from PGPASSWORD.
+        """
+        bare = replace(self._settings, storage=strip_password(self._settings.storage))
+        kept = {**self._kept, "source": strip_password(self._kept["source"])}
+        return partial(StudySearcher, bare, **kept), ()
 
     def __enter__(self) -> "StudySearcher":
         """Open the study.

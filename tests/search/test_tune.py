@@ -226,3 +226,11 @@ def test_a_trial_reserves_what_its_stage_asks_for(stage: str, wanted: dict[str, 
 def test_a_search_algorithm_beside_the_study_is_refused() -> None:
     with pytest.raises(SettingError, match="the study is the search algorithm"):
         search_with_tune(Settings(), tune_config=tune.TuneConfig(search_alg="random"))
+
+
+def test_tune_writes_no_password_of_a_database() -> None:
+    url = "postgresql://ada:secret@db/studies"
+    searcher = StudySearcher(Settings(storage=url), source=f"{url}#first")
+
+    assert b"secret" not in pickle.dumps(searcher)
+    assert b"ada@db/studies" in pickle.dumps(searcher)
