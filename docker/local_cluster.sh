@@ -60,7 +60,10 @@ clean() {
         || as_owner "$bin/pg_ctl" -D "$place/postgres/data" -m fast stop > /dev/null || true
     for pid in $(list_own); do kill -KILL "$pid" 2> /dev/null || true; done
     wait 2> /dev/null || true
-    if [ "$code" = 0 ]; then rm -rf "$place"; else echo "failed; its logs are in $place" >&2; fi
+    case $code in
+        0 | 130 | 143) rm -rf "$place" ;;
+        *) echo "failed; its logs are in $place" >&2 ;;
+    esac
     exit "$code"
 }
 nodes=()
@@ -95,6 +98,7 @@ cp "$place/secrets/postgres_password" "$place/postgres/password"
 )
 as_owner "$bin/initdb" -D "$place/postgres/data" -U autocompress --auth=scram-sha-256 \
     --pwfile="$place/postgres/password" > "$place/initdb.log" 2>&1
+rm "$place/postgres/password"
 as_owner "$bin/pg_ctl" -D "$place/postgres/data" -l "$place/postgres/log" -w \
     -o "-c listen_addresses=127.0.0.1 -p $port -k $place/postgres" start > /dev/null
 "$bin/createdb" -h 127.0.0.1 -p "$port" -U autocompress autocompress
@@ -163,7 +167,22 @@ if echo "$listening" | awk '{print $4}' | grep -qvE '^(127\.|\[::1\]|\[::ffff:12
     fail "something listens beyond the loopback interface"
 fi
 
+say "what the command lines of all processes tell: no secret"
+for secret in postgres_password ray_token; do
+    if cat /proc/[0-9]*/cmdline 2> /dev/null | grep -qaFf "$place/secrets/$secret"; then
+        fail "a command line holds the secret $secret"
+    fi
+done
+
 wait "$job" || fail "the search failed"
 
 say "the study, when it is done"
 AUTOCOMPRESS_STORAGE_FILE=$place/secrets/storage autocompress pareto "$study"
+
+say "what logs, models and the study tell: no secret"
+"$bin/pg_dump" "${url/+psycopg/}" > "$place/study.sql"
+for secret in postgres_password ray_token; do
+    if grep -rlFf "$place/secrets/$secret" "$place" --exclude-dir=secrets; then
+        fail "these files hold the secret $secret"
+    fi
+done

@@ -20,13 +20,18 @@ from tests.pasting import make_commands, paste
 from tests.synthetic import make_study
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCKS = {path.name: read_blocks(path) for path in DOCUMENTS}
+DOCUMENTS = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "docker" / "README.md",
+]
+BLOCKS = {str(path.relative_to(ROOT)): read_blocks(path) for path in DOCUMENTS}
 ALL = [block for blocks in BLOCKS.values() for block in blocks]
 BASH = "\n".join(block.text for block in ALL if block.language == "bash")
 COMMAND = r"^(?:timeout \S+ \d+ )?(?:python -m )?autocompress (\w+.*?)(?:\s+(?:#|\|\|).*)?$"
 COMMANDS = [*dict.fromkeys(re.findall(COMMAND, BASH, re.MULTILINE))]
-REASONS = ("installs", "make ", "serves ")  # What no test can do, and nothing else.
+NEEDS = ("needs Docker", "needs Kubernetes", "needs PostgreSQL", "needs a cluster")
+REASONS = ("installs", "make ", "serves ", *NEEDS)  # What no test can do, and nothing else.
 SMALL = {
     "epochs = 20": "epochs = 8",
     "evaluations = 24": "evaluations = 3",
@@ -93,7 +98,7 @@ def test_a_target_is_in_the_makefile(target: str) -> None:
     assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=[*BLOCKS])
 def test_a_link_leads_to_a_file(path: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8"))
 
@@ -108,7 +113,8 @@ def test_the_script_does_what_a_reader_does() -> None:
     assert all(block.text in script for block in blocks if block.is_run)
 
 
-@pytest.mark.slow  # A whole, very small quickstart: half a minute.
+@pytest.mark.slow  # A whole, very small quickstart, and a Ray of its own: a minute.
+@pytest.mark.ray
 @pytest.mark.timeout(1800)  # Machines that run other things take ten times as long.
 def test_the_readme_runs(project: Path) -> None:
     settings = "experiments/quickstart/settings.toml"
@@ -134,7 +140,7 @@ def test_the_guide_runs(project: Path) -> None:
     pytest.importorskip("onnxruntime", reason="the extra export is not installed")
     commands = make_commands(project / "bin")
 
-    for block in BLOCKS["guide.md"]:
+    for block in BLOCKS["docs/guide.md"]:
         if block.is_run:
             paste(block, commands)
 

@@ -93,6 +93,6 @@ def test_a_signal_ends_it_and_all_that_it_started(
         ended = running.wait()
 
     place = find_place(shown)
-    shutil.rmtree(place)  # Kept, because it was not a success.
     assert ended == code, shown
+    assert not Path(place).exists()
     assert list_left(place) == []
