@@ -57,11 +57,11 @@ def acknowledge_decision(root: Path, record: Record) -> None:
 
 
 def read_notes(root: Path, what: str = "decided") -> list[Note]:
-    """Return the notes of one kind, in order."""
+    """Return the notes of one kind, or of all, in order."""
     path = root / NOTES
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     notes = [Note(**json.loads(line)) for line in lines]
-    return [note for note in notes if note.what == what]
+    return [note for note in notes if what in ("", note.what)]
 
 
 def find_lost(study: optuna.Study, root: Path) -> Iterator[str]:

@@ -10,7 +10,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from autocompress.errors import AutoCompressError, StudyBusyError
+from autocompress.errors import AutoCompressError, StudyBusyError, StudyLostError
 from autocompress.search.budget import Budget
 from autocompress.search.settings import SearchSettings
 from tests.acknowledged import count_acknowledged
@@ -89,9 +89,9 @@ def wait_and_serve(service: Service) -> None:
     while True:
         try:
             serve(service)
-        except StudyBusyError as error:
+        except (StudyBusyError, StudyLostError) as error:
             say(service, error)
-            signal.sigtimedwait([], 0.05)
+            signal.sigtimedwait([], 0.05)  # Nothing says that it is free.
         else:
             return
 
