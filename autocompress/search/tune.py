@@ -5,15 +5,18 @@ What Tune remembers of a run is never read back: a new run goes on with the stud
 """
 
 import json
+import signal
 import tempfile
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
 from autocompress.errors import SettingError, StudyError
@@ -128,12 +131,16 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             cluster.close()
 
     def result(self) -> SearchResult:
-        """Return what the search came to; waits for its end.
+        """Return what the search came to; one that is not over is ended.
 
         Raises:
             AutoCompressError: As ``run_search``.
+            StudyError: No tuner has run.
         """
-        return self._start().wait()
+        if self._search is None:
+            raise StudyError(f"study {self._settings.name!r}: no tune.Tuner has run")
+        self._search.stop()
+        return self._search.wait()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the next job as the configuration of a trial.
@@ -256,19 +263,41 @@ def search_with_tune(
             num_samples=-1 if tuned.num_samples == 1 else tuned.num_samples,
             max_concurrent_trials=tuned.max_concurrent_trials or settings.execute.workers,
             reuse_actors=True,
+            trial_name_creator=tuned.trial_name_creator or name_trial,
+            trial_dirname_creator=tuned.trial_dirname_creator or name_trial,
         )
         trainable = make_trainable(settings.execute, glances=glances)
         place = _place_run(run_config or tune.RunConfig(), settings.run_dir)
-        tune.Tuner(trainable, tune_config=tuned, run_config=place).fit()
+        with _keep_signals():
+            tune.Tuner(trainable, tune_config=tuned, run_config=place).fit()
     return searcher.result()
+
+
+def name_trial(trial: Trial) -> str:
+    """Return a name for a trial that says what it evaluates, such as ``fast-0-2f61a04b``."""
+    return f"{trial.config['stage']}-{trial.config['round']}-{trial.trial_id}"
+
+
+@contextmanager
+def _keep_signals() -> Iterator[None]:
+    """Put back what Ctrl-C and SIGUSR1 do: Tune would swallow the first one after a run."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _place_run(given: tune.RunConfig, run_dir: str) -> tune.RunConfig:
     """Return ``given`` with a place for Tune's files, and without checkpoints of nothing."""
     place = given.storage_path
-    if place is None and "://" in run_dir:
-        place = tempfile.mkdtemp(prefix="autocompress-tune-")
-    elif place is None:
-        place = str(Path(run_dir).absolute() / "tune")
+    if place == tune.RunConfig().storage_path:  # No one has chosen it.
+        is_url = "://" in run_dir
+        temporary = tempfile.mkdtemp(prefix="autocompress-tune-") if is_url else ""
+        place = temporary or str(Path(run_dir).absolute() / "tune")
     checkpoints = replace(given.checkpoint_config, checkpoint_at_end=False)
     return replace(given, storage_path=place, checkpoint_config=checkpoints)

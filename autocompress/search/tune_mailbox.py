@@ -15,7 +15,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from autocompress.errors import EvaluationError
 from autocompress.execute.base import make_failure
-from autocompress.execute.ray_deaths import is_gone
 from autocompress.execute.ray_worker import Maker
 from autocompress.execute.worker import STOPPING, Reply
 from autocompress.jobs import Job, Outcome
@@ -102,9 +101,10 @@ class Clerk:
             answer, node = ray.get([self._mailbox.take.remote(name) for name in names])
         except RayError as error:
             raise EvaluationError(f"the actor that holds results is gone: {error}") from error
+        if answer is None and not ending.stopped and was_lost(node):
+            return replace(make_failure("the machine that it ran on was lost", 0.0), lost=True)
         if answer is None:
-            lost = node is not None and not ending.stopped and is_gone(node)
-            return replace(judge_silence(ending), lost=lost)
+            return judge_silence(ending)
         for model, files in answer.models.items():
             store_files(self._folder, model, files)
         reply = Reply.from_bytes(answer.reply)
@@ -130,10 +130,15 @@ class Clerk:
         ray.get(self._mailbox.leave.remote(name, [self._kept[name]]))
 
 
+def was_lost(node: str | None) -> bool:
+    """Return whether a machine is gone; any will do for a trial that died before it said where."""
+    return any(not one["Alive"] and node in (None, one["NodeID"]) for one in ray.nodes())
+
+
 def judge_silence(ending: Ending) -> Outcome:
     """Return the outcome of a job whose trial ended without an answer."""
     if not ending.stopped:
-        return make_failure("the trial ended without an answer: its process or node died", 0.0)
+        return make_failure("the trial ended without an answer: its process died", 0.0)
     if ending.score is None:
         return Outcome(
             energy=math.nan, error="Ray Tune stopped it before it had a score", stopped=True

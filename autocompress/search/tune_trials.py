@@ -133,31 +133,31 @@ class StudyTrial(tune.Trainable):  # type: ignore[misc]
             self._worker.clear()
 
     def _enter(self) -> bool:
-        """Make the evaluator unless it is there; return whether the search is alive."""
-        if self._worker is not None:
-            return True
+        """Say where this is and make the evaluator; return whether the search is alive."""
         try:
             self._mailbox = ray.get_actor(self._order["mailbox"])
         except ValueError:
             return False
-        threads = self.execute.threads or max(
-            1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1))
-        )
-        worker = RayWorker(threads, NO_LIMIT)
+        place = ray.get_runtime_context().get_node_id()
+        ray.get(self._mailbox.leave.remote(name_place(self._order["key"]), place))
+        if self._worker is None:
+            self._worker = self._make_worker()
+        return True
+
+    def _make_worker(self) -> RayWorker:
+        cores = self.default_resource_request(self._order).required_resources.get("CPU", 1.0)
+        worker = RayWorker(self.execute.threads or max(1, int(cores)), NO_LIMIT)
         reply = Reply.from_bytes(worker.prepare(ray.get(self._mailbox.show.remote(MAKER))))
         if reply.outcome or reply.stop:
             worker.clear()
             self._hand_in(Answer(reply=reply.to_bytes(), models={}))
             raise EvaluationError(reply.text or reply.outcome["error"])
-        self._worker = worker
-        return True
+        return worker
 
     def _evaluate(self, stage: str) -> Answer:
         order = self._order
         job = {name: order[name] for name in ("candidate", "round", "base", "seed")}
         base = ray.get(self._mailbox.show.remote(name_base(order["base"])))
-        place = ray.get_runtime_context().get_node_id()
-        ray.get(self._mailbox.leave.remote(name_place(order["key"]), place))
         assert self._worker is not None
         with self._limit_time():
             return self._worker.run(order["key"], {**job, "stage": stage}, base or [])

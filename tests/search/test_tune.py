@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,12 @@ from ray.tune.schedulers import ASHAScheduler
 
 from autocompress.errors import DataError, SettingError, SpecMismatchError, StudyError
 from autocompress.execute.settings import ExecuteSettings
-from autocompress.search.controller import Wiring, hold_controller
+from autocompress.search.controller import (
+    SearchResult,
+    Wiring,
+    hold_controller,
+    run_search,
+)
 from autocompress.search.spec import Settings
 from autocompress.search.study import open_study
 from autocompress.search.tune import (
@@ -25,10 +31,12 @@ from autocompress.search.tune import (
     make_trainable,
     search_with_tune,
 )
+from autocompress.store.freight import read_files
+from autocompress.store.run_folder import RunFolder
 from tests.fakes import FakeEvaluator, fail_some
 from tests.formula import count_runs
 from tests.laws import find_violations, read_trajectory, read_verdict
-from tests.tuned import Opener, make_tuned, make_tuner, run_tuned
+from tests.tuned import TINY, Opener, make_tuned, make_tuner, run_tuned
 from tests.tuned_runner import GLANCES
 from tests.workers import wait_until
 
@@ -102,7 +110,7 @@ def test_a_candidate_stopped_at_its_one_shot_score_is_decided_against(tmp_path: 
 @pytest.mark.parametrize(
     ("opener", "execute", "error"),
     [
-        (Opener(dies="01"), {}, "the trial ended without an answer: its process or node died"),
+        (Opener(dies="01"), {}, "the trial ended without an answer: its process died"),
         (
             Opener(hangs="01"),
             {"timeout_s": 2.0},
@@ -170,6 +178,55 @@ def test_a_tuner_of_a_few_trials_leaves_a_study_that_can_be_gone_on_with(tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_models_come_back_from_trials_as_one_process_makes_them(tmp_path: Path) -> None:
+    execute = ExecuteSettings(workers=2, executor="ray", address="local", threads=1)
+    alone = run_search(replace(TINY, run_dir=str(tmp_path / "alone")))
+    interrupt = signal.getsignal(signal.SIGINT)
+
+    tuned = search_with_tune(
+        replace(TINY, run_dir=str(tmp_path / "tuned"), execute=execute),
+        run_config=tune.RunConfig(verbose=0),
+    )
+
+    assert [(one.key, one.energy) for one in tuned.records] == [
+        (one.key, one.energy) for one in alone.records
+    ]
+    assert read_model(tmp_path / "tuned", tuned) == read_model(tmp_path / "alone", alone)
+    assert (tmp_path / "tuned" / "tune").is_dir()
+    assert signal.getsignal(signal.SIGINT) is interrupt
+
+
+def read_model(folder: Path, result: SearchResult) -> dict[str, bytes]:
+    """Return the files of a finished model, but for those with measured times."""
+    files = read_files(RunFolder(folder).path(result.finished[0].artifact))
+    return {name: bytes(data) for name, data in files.items() if name != "metrics.json"}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_a_scheduler_given_to_a_search_stops_candidates(tmp_path: Path) -> None:
+    execute = ExecuteSettings(workers=2, executor="ray", address="local", threads=1)
+    search = replace(TINY.search, evaluations=8, batch=0)
+    settings = replace(TINY, run_dir=str(tmp_path), execute=execute, search=search)
+    asha = ASHAScheduler(metric="energy", mode="min", reduction_factor=2, max_t=2)
+
+    result = search_with_tune(
+        settings,
+        tune_config=tune.TuneConfig(scheduler=asha),
+        run_config=tune.RunConfig(verbose=0),
+    )
+
+    assert result.done
+    fast = [one for one in result.records if one.stage == "fast"]
+    stopped = [one for one in fast if "one_shot_loss" in one.metrics]
+    assert len(fast) == 16
+    assert 0 < len(stopped) < 16
+    assert all(math.isnan(one.energy) for one in stopped)
+    assert result.finished
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("way", "number"), [("begin", 9), ("restore", 9), ("begin", 2)])
 def test_a_driver_that_was_killed_leaves_nothing_out_and_nothing_behind(
     tmp_path: Path, way: str, number: int
@@ -189,6 +246,22 @@ def test_a_driver_that_was_killed_leaves_nothing_out_and_nothing_behind(
     assert read_trajectory(tuned) == read_trajectory(alone)
     assert not find_violations(tuned)
     assert count_states(tuned)["COMPLETE"] == count_states(alone)["COMPLETE"]
+
+
+@pytest.mark.slow
+def test_a_machine_that_is_lost_costs_no_attempt(tmp_path: Path) -> None:
+    alone, tuned = (make_tuned(tmp_path / name, batch=2) for name in ("alone", "tuned"))
+    search_alone(alone)
+
+    command = [sys.executable, "-m", "tests.tuned_cluster", tuned.run_dir]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=280)
+
+    assert read_trajectory(tuned) == read_trajectory(alone)
+    assert not find_violations(tuned)
+    trials = open_study(tuned.name, tuned.storage).get_trials(deepcopy=False)
+    lost = [one for one in trials if "was lost" in one.user_attrs.get("error", "")]
+    again = {one.user_attrs["key"] for one in trials if one.user_attrs["losses"] == 1}
+    assert {one.user_attrs["key"] for one in lost} == again != set()
 
 
 def start_driver(settings: Settings, way: str) -> subprocess.Popen[bytes]:
