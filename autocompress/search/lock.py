@@ -43,13 +43,7 @@ FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
 WHERE datname = current_database() AND locktype = 'advisory' AND granted
     AND classid = CAST(:high AS bigint) AND objid = CAST(:low AS bigint) AND objsubid = 1
 """)
-# The server frees the lock of a machine that vanished after 25 s, and never one of a live one.
-_SETTINGS = text("""
-SELECT set_config(name, value, false) FROM pg_settings JOIN (VALUES
-    ('tcp_keepalives_idle', '10'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3'),
-    ('tcp_user_timeout', '25000'), ('idle_session_timeout', '0'), ('statement_timeout', '10000')
-) AS wanted (name, value) USING (name)
-""")
+_HURRY = text("SET statement_timeout = '10s'")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +158,7 @@ class ServerLock:
 
     def _acquire(self, before: "ServerLock | None") -> None:
         assert self._connection is not None
-        self._connection.execute(_SETTINGS)
+        self._connection.execute(_HURRY)
         self.session = self._connection.scalar(text("SELECT pg_backend_pid()")) or -1
         take = text("SELECT pg_try_advisory_lock(:key)")
         if self._connection.scalar(take, {"key": self._key}):
@@ -177,7 +171,6 @@ class ServerLock:
             self._connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": row[0]})
             raise StudyLostError(self._name, "the session that was lost still held the lock")
         raise StudyBusyError(self._name, read_holder(row).describe())
-
 
     def _end_writers(self) -> None:
         """End the sessions of holders before us, which may still write or keep rows locked.
@@ -233,16 +226,27 @@ def lock_study(name: str, storage: str) -> Iterator[None]:
 
 
 @contextmanager
-def lock_tables(url: str) -> Iterator[None]:
-    """Let one process at a time make tables in the database at ``url``."""
+def lock_tables(name: str, url: str) -> Iterator[None]:
+    """Let one process at a time make tables in a database.
+
+    Args:
+        name: Of the study that they are made for.
+        url: Of the database.
+
+    Raises:
+        StudyError: Another process takes too long.
+    """
     path = find_file(url)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(path.with_name(f"{path.name}.lock")):
             yield
         return
-    with connect(url, "") as connection:
-        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": hash_name("", "tables")})
+    with connect(url, name) as connection:
+        with name_outage(name):
+            connection.execute(_HURRY)
+            wait = text("SELECT pg_advisory_lock(:key)")
+            connection.execute(wait, {"key": hash_name("", "tables")})
         yield
 
 

@@ -41,6 +41,14 @@ NETWORKS = frozenset(
     | {"glusterfs", "goofys", "gpfs", "juicefs", "lustre", "nfs", "nfs3", "nfs4", "orangefs"}
     | {"pvfs2", "rclone", "s3fs", "smb", "smb2", "smb3", "smbfs", "sshfs", "virtiofs", "weka"}
 )
+# After 25 s the server ends the session of a machine that vanished, with its locks; never that of
+# one which only waits. Older servers lack some of these settings.
+SESSION = """
+SELECT set_config(name, value, false) FROM pg_settings JOIN (VALUES
+    ('tcp_keepalives_idle', '10'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3'),
+    ('tcp_user_timeout', '25000'), ('idle_session_timeout', '0')
+) AS wanted (name, value) USING (name)
+"""
 NAME_BYTES = 63  # What PostgreSQL keeps of the name of an application.
 _IS_EMPTY = re.compile(r'relation ".*" does not exist|no such table')
 _NEEDS_DATABASE = re.compile(r'database ".*" does not exist')
@@ -255,7 +263,8 @@ def make_server_options(url: str, how: Opening) -> dict[str, Any]:
     given = _parse(url).query
     options: dict[str, Any] = {**PATIENCE, "application_name": name_application(how.study)}
     options = {key: value for key, value in options.items() if key not in given}
-    events: list[Callable[[Any, Any], None]] = [_forbid_writing] if how.read_only else []
+    events: list[Callable[[Any, Any], None]] = [_settle_session]
+    events += [_forbid_writing] if how.read_only else []
     if how.on_connect is not None:
         events.append(how.on_connect)
     return {
@@ -290,10 +299,19 @@ def _open_frozen(url: str, path: Path) -> str:
     return f"sqlite:///file:{quote(str(path.resolve()))}?immutable=1&uri=true"
 
 
+def _settle_session(connection: Any, _: object) -> None:
+    _run_apart(connection, SESSION)
+
+
 def _forbid_writing(connection: Any, _: object) -> None:
     """Make every transaction of a PostgreSQL session read-only."""
-    connection.autocommit = True  # Or the next rollback takes it back.
-    connection.execute("SET default_transaction_read_only = on")
+    _run_apart(connection, "SET default_transaction_read_only = on")
+
+
+def _run_apart(connection: Any, statement: str) -> None:
+    """Run a statement outside a transaction, whose end would take a setting back."""
+    connection.autocommit = True
+    connection.execute(statement)
     connection.autocommit = False
 
 

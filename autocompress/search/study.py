@@ -134,7 +134,7 @@ class HeldStudy:
 
     def _make(self, objectives: int) -> optuna.Study:
         """Return the study, made if it does not exist."""
-        with lock_tables(self._url):
+        with lock_tables(self._name, self._url):
             _make_database(self._url)
             self._storage = self._open()
         with name_outage(self._name):

@@ -172,21 +172,6 @@ def test_whoever_wrote_before_is_ended_by_the_next_holder(postgres: PostgresServ
         assert bystander.exec_driver_sql("SELECT 1").scalar() == 1
 
 
-def test_the_server_soon_frees_the_lock_of_a_machine_that_vanished(
-    postgres: PostgresServer,
-) -> None:
-    lock = take_lock("one", postgres.make_database())
-    connection = vars(lock)["_connection"]
-
-    found = {
-        name: connection.exec_driver_sql(f"SHOW {name}").scalar()
-        for name in ("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count")
-    }
-    lock.release()
-
-    assert [*found.values()] == ["10", "5", "3"]
-
-
 def test_a_folder_that_refuses_the_lock_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 

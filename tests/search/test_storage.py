@@ -231,3 +231,20 @@ def test_a_session_says_whose_it_is(postgres: PostgresServer) -> None:
     assert json.dumps(name).count(" ") == 3
     assert str(name).startswith("autocompress ")
     assert str(name).endswith(" one")
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_the_server_soon_ends_the_session_of_a_machine_that_vanished(
+    postgres: PostgresServer, read_only: bool
+) -> None:
+    url = postgres.make_database()
+    make_storage(url)
+    storage = make_storage(url, Opening(read_only=read_only))
+
+    with storage.engine.connect() as connection:
+        rows = connection.execute(text("SELECT name, setting FROM pg_settings"))
+        found = {str(name): str(setting) for name, setting in rows}
+
+    names = ("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count")
+    assert [found[name] for name in names] == ["10", "5", "3"]
+    assert found["default_transaction_read_only"] == ("on" if read_only else "off")
