@@ -11,7 +11,7 @@ AutoCompressError
 │   ├── StudyBusyError             another controller holds the study
 │   └── StudyLostError             the database or the lock went away; waiting may help
 ├── ArtifactError                  a stored model or result is missing or damaged
-├── ClusterError                   a Ray cluster went away while jobs ran on it
+├── ClusterError                   a Ray cluster failed while jobs ran on it
 └── EvaluationError                a candidate could not be evaluated
 """
 
@@ -140,7 +140,7 @@ class ArtifactError(AutoCompressError):
 
 
 class ClusterError(AutoCompressError):
-    """A Ray cluster went away while jobs ran on it.
+    """A Ray cluster failed, or went away, while jobs ran on it.
 
     Attributes:
         cause: What is known of it.
@@ -152,7 +152,7 @@ class ClusterError(AutoCompressError):
 
     def __str__(self) -> str:
         return (
-            f"the Ray cluster is lost: {self.cause}; all results that had come back are stored: "
+            f"the Ray cluster failed: {self.cause}; all results that had come back are stored: "
             "start the search again to go on with it"
         )
 

@@ -183,23 +183,22 @@ def set_environment() -> Iterator[None]:
     They send no statistics, listen on the loopback interface only, want a token that no file
     holds, and do not learn how to reach the study.
     """
-    before = dict(os.environ)
-    os.environ.update(
-        {
-            "RAY_USAGE_STATS_ENABLED": "0",
-            ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        }
-    )
-    for name in SECRETS:
-        os.environ.pop(name, None)
+    wanted = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    }
+    before = {name: os.environ.pop(name, None) for name in (*wanted, *SECRETS)}
+    os.environ.update(wanted)
     read_again()
     try:
         yield
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def read_again() -> None:

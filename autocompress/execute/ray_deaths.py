@@ -1,6 +1,8 @@
 """Why an actor gave no answer, in a sentence."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import ray
 from ray.exceptions import (
@@ -52,6 +54,19 @@ def explain_death(error: RayError, node: str, place: str) -> tuple[str, bool]:
     if isinstance(error, RayActorError) and not getattr(error, "actor_init_failed", False):
         return f"{place} ended without an answer: killed, crashed or out of memory", False
     return f"{place} could not start: {_find_cause(text)}", False
+
+
+@contextmanager
+def name_failure_of_ray() -> Iterator[None]:
+    """Turn what Ray raises of itself into one sentence.
+
+    Raises:
+        ClusterError: Ray raised something inside.
+    """
+    try:
+        yield
+    except (RayError, ConnectionError) as error:
+        raise ClusterError(f"{type(error).__name__}: {_find_cause(str(error))}") from error
 
 
 def is_gone(node: str) -> bool:

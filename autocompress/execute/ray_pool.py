@@ -16,7 +16,7 @@ from autocompress.errors import ArtifactError, ClusterError, SettingError
 from autocompress.execute.base import make_failure, read_outcome
 from autocompress.execute.ray_cluster import Cluster, connect
 from autocompress.execute.ray_crew import Crew, Member, Profile, describe_shortage, make_profile
-from autocompress.execute.ray_deaths import explain_death
+from autocompress.execute.ray_deaths import explain_death, name_failure_of_ray
 from autocompress.execute.ray_worker import Answer, Maker, Place
 from autocompress.execute.settings import ExecuteSettings
 from autocompress.execute.subprocess_pool import Run
@@ -73,6 +73,7 @@ class RayPool:
         self._done: deque[tuple[str, Outcome | Exception]] = deque()
         self._told = self.slots
         self._paused_until_s = -math.inf
+        self._last_start = ""  # Why a worker could not be made ready.
         self._full_since_s = math.inf
         self._is_warned = False
         self._heard_s = self._probed_s = -math.inf
@@ -100,26 +101,30 @@ class RayPool:
         Raises:
             ValueError: A job of this key is in flight.
             SettingError: There is no such cluster.
+            ClusterError: It failed.
         """
         if key in self._list_keys():
             raise ValueError(f"a job of the key {key!r} is in flight already")
         if self._cluster is None:
             self._open()
         self._waiting.append((key, job))
-        self._tend()
+        with name_failure_of_ray():
+            self._tend()
 
     def wait(self) -> tuple[str, Outcome] | None:
         """Return the key and outcome of a job that finished, see ``Executor``.
 
         Raises:
             IndexError: No job is in flight.
+            ClusterError: The cluster failed, or is lost.
         """
         if not self._list_keys():
             raise IndexError("no job is in flight")
         while not self._done:
-            self._look()
-            self._check_cluster()
-            self._tend()
+            with name_failure_of_ray():
+                self._look()
+                self._check_cluster()
+                self._tend()
             if self._has_grown() and not self._done:
                 return None
         self._has_grown()
@@ -146,7 +151,16 @@ class RayPool:
     def _open(self) -> None:
         self._cluster = connect(self._settings)
         self._crew = Crew(self._clock, self._cluster.home)
-        self._sent = ray.put(self._pack())
+        parcel = self._pack()
+        with name_failure_of_ray():
+            self._sent = ray.put(parcel)
+            found = ray.cluster_resources().get("GPU", 0)
+        if found and not (self._settings.gpus or self._settings.model_gpus):
+            logger.warning(
+                "the Ray cluster has %g GPUs, and workers see none of them while execute.gpus "
+                "is 0; set it to the GPUs, or the part of one, that each worker gets",
+                found,
+            )
         self._heard_s = self._probed_s = self._full_since_s = self._clock()
 
     def _has_grown(self) -> bool:
@@ -347,7 +361,9 @@ class RayPool:
             self._done.append((self._waiting.popleft()[0], result))
             return
         text = result.error if isinstance(result, Outcome) else str(result)
-        logger.warning("a worker could not be made ready, and is asked for again: %s", text)
+        level = logging.DEBUG if text == self._last_start else logging.WARNING
+        self._last_start = text
+        logger.log(level, "a worker could not be made ready, and is asked for again: %s", text)
 
 
 def _find_deadline(member: Member) -> float:

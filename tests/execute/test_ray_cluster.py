@@ -177,6 +177,6 @@ def test_a_lost_cluster_ends_the_search_in_a_sentence(
 ) -> None:
     found = drive(driver, tmp_path, place)
 
-    assert found["error"].startswith(f"the Ray cluster is lost: {cause}")
+    assert found["error"].startswith(f"the Ray cluster failed: {cause}")
     assert found["error"].endswith("start the search again to go on with it")
     assert found.get("closing_s", 0.0) < 30
