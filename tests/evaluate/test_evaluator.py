@@ -103,6 +103,17 @@ def test_one_shot_is_the_bottom_rung(evaluator: Evaluator) -> None:
     assert "admm_residual" not in outcome.metrics
 
 
+def test_a_glance_is_the_bottom_rung_and_leaves_the_settings(evaluator: Evaluator) -> None:
+    job = Job(stage="fast", candidate=halve(evaluator), round=0, base="", seed=1)
+    quick = replace(SETTINGS, fast=replace(SETTINGS.fast, fidelity="one_shot"))
+    bottom = Evaluator(evaluator.task, quick, evaluator.folder).run(job)
+
+    glance, after = evaluator.glance(job), evaluator.run(job)
+
+    assert glance.energy == bottom.energy != after.energy
+    assert evaluator.settings == SETTINGS
+
+
 def test_a_round_stores_a_base_that_the_next_one_starts_from(evaluator: Evaluator) -> None:
     candidate = halve(evaluator)
 
