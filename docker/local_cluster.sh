@@ -34,11 +34,15 @@ chmod 0711 "$place"                    # The owner of the database passes throug
 export PYTHONUSERBASE=${PYTHONUSERBASE:-$HOME/.local} HOME=$place
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$place/secrets/ray_token
 export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 # Ray's name for: stay on the loopback interface.
-export RAY_USAGE_STATS_ENABLED=0 OMP_NUM_THREADS=1 PGPASSFILE=$place/secrets/pgpass
-unset RAY_ADDRESS AUTOCOMPRESS_STORAGE AUTOCOMPRESS_STORAGE_FILE
+export RAY_USAGE_STATS_ENABLED=0 OMP_NUM_THREADS=1
+unset RAY_ADDRESS AUTOCOMPRESS_STORAGE AUTOCOMPRESS_STORAGE_FILE PGPASSWORD PGPASSFILE
 
 as_owner() { # PostgreSQL never runs as root.
     if [ "$(id -u)" = 0 ]; then (cd / && runuser -u postgres -- "$@"); else "$@"; fi
+}
+
+with_password() { # A command that reaches the database by a URL without a password.
+    PGPASSFILE=$place/secrets/pgpass "$@"
 }
 
 list_own() { # Every process that was started with our HOME, which no other has.
@@ -94,14 +98,15 @@ cp "$place/secrets/postgres_password" "$place/postgres/password"
 [ "$(id -u)" != 0 ] || chown -R postgres "$place/postgres"
 (
     umask 077
-    echo "127.0.0.1:$port:*:autocompress:$(cat "$place/secrets/postgres_password")" > "$PGPASSFILE"
+    echo "127.0.0.1:$port:*:autocompress:$(cat "$place/secrets/postgres_password")" \
+        > "$place/secrets/pgpass"
 )
 as_owner "$bin/initdb" -D "$place/postgres/data" -U autocompress --auth=scram-sha-256 \
     --pwfile="$place/postgres/password" > "$place/initdb.log" 2>&1
 rm "$place/postgres/password"
 as_owner "$bin/pg_ctl" -D "$place/postgres/data" -l "$place/postgres/log" -w \
     -o "-c listen_addresses=127.0.0.1 -p $port -k $place/postgres" start > /dev/null
-"$bin/createdb" -h 127.0.0.1 -p "$port" -U autocompress autocompress
+with_password "$bin/createdb" -h 127.0.0.1 -p "$port" -U autocompress autocompress
 echo "PostgreSQL listens at $database, with a password"
 
 start_node() { # NAME OPTION...: start a node of the cluster in a process group of its own.
@@ -141,10 +146,10 @@ ray job submit --address="$jobs" --working-dir="$folder" --submission-id="$study
     --executor ray --address auto --workers 2 "$@" &
 job=$!
 
-# From outside, with a URL that holds no password: that is in PGPASSFILE.
 url=postgresql+psycopg://autocompress@$database/autocompress
 count="select count(*) from trials where state = 'COMPLETE'"
-until [ "$("$bin/psql" "${url/+psycopg/}" -Atc "$count" 2> /dev/null || echo 0)" -gt 2 ]; do
+ask_count() { with_password "$bin/psql" "${url/+psycopg/}" -Atc "$count" 2> /dev/null || echo 0; }
+until [ "$(ask_count)" -gt 2 ]; do
     kill -0 "$job" 2> /dev/null || break
     sleep 0.3
 done
@@ -156,9 +161,6 @@ if [ -n "$kill_node" ]; then
     start_node worker-3 --address="$ray" --num-cpus=1
 fi
 
-say "the study, while it runs"
-autocompress status "$study" --storage "$url"
-
 say "what listens: nothing beyond the loopback interface"
 own=$( (list_own && head -n 1 "$place/postgres/data/postmaster.pid") | paste -sd '|')
 listening=$(ss -ltnHp | grep -E "pid=($own)," || true)
@@ -167,12 +169,22 @@ if echo "$listening" | awk '{print $4}' | grep -qvE '^(127\.|\[::1\]|\[::ffff:12
     fail "something listens beyond the loopback interface"
 fi
 
-say "what the command lines of all processes tell: no secret"
+say "what workers know and command lines tell: no secret"
+for pid in $(list_own); do
+    grep -qs '^ray::RayWorker' "/proc/$pid/cmdline" || continue
+    echo "worker process $pid"
+    if grep -qszE '^(AUTOCOMPRESS_STORAGE|PGPASS)' "/proc/$pid/environ"; then
+        fail "it knows where the study is"
+    fi
+done
 for secret in postgres_password ray_token; do
     if cat /proc/[0-9]*/cmdline 2> /dev/null | grep -qaFf "$place/secrets/$secret"; then
         fail "a command line holds the secret $secret"
     fi
 done
+
+say "the study, while it runs"
+with_password autocompress status "$study" --storage "$url"
 
 wait "$job" || fail "the search failed"
 
@@ -180,7 +192,7 @@ say "the study, when it is done"
 AUTOCOMPRESS_STORAGE_FILE=$place/secrets/storage autocompress pareto "$study"
 
 say "what logs, models and the study tell: no secret"
-"$bin/pg_dump" "${url/+psycopg/}" > "$place/study.sql"
+with_password "$bin/pg_dump" "${url/+psycopg/}" > "$place/study.sql"
 for secret in postgres_password ray_token; do
     if grep -rlFf "$place/secrets/$secret" "$place" --exclude-dir=secrets; then
         fail "these files hold the secret $secret"
