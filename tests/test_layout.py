@@ -139,6 +139,17 @@ def test_only_the_command_line_prints(path: Path) -> None:
         assert not re.search(r"^\s*print\(", path.read_text(encoding="utf-8"), re.MULTILINE)
 
 
+def test_ray_is_imported_where_it_is_asked_for_and_nowhere_else() -> None:
+    found = [
+        name_of(path)
+        for path in MODULES
+        if re.search(r"^\s*(import|from) ray\b", path.read_text(encoding="utf-8"), re.MULTILINE)
+        and not path.stem.startswith(("ray_", "tune"))
+    ]
+
+    assert not found
+
+
 def test_the_environment_sets_no_option() -> None:
     found = [
         name_of(path)
