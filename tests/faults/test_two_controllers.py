@@ -135,6 +135,7 @@ def test_a_controller_that_stood_still_while_another_took_over_writes_nothing(
     tmp_path: Path, postgres: PostgresServer, tally: Tally, place: str
 ) -> None:
     here, there = make_pair(tmp_path, postgres, evaluations=12)
+    here = replace(here, is_watched=False)  # What it remembers is old when it wakes up.
     target = serve_and_pause_checked if place == "checked" else serve_and_pause
 
     with driving(serve_alone, target, here, place, 2 if place != "checked" else 20) as first:
