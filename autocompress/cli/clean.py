@@ -59,7 +59,8 @@ def find_folder(where: str, storages: list[str]) -> tuple[RunFolder, list[str]]:
 
     Args:
         where: The folder, by path or URL, or a study that uses it, by name or settings file.
-        storages: URLs or paths of databases; a study is looked for in the first.
+        storages: URLs or paths of databases, or else that of the environment; a study is looked
+            for in the first.
 
     Raises:
         StudyError: There is no such folder and no such study.
@@ -67,10 +68,11 @@ def find_folder(where: str, storages: list[str]) -> tuple[RunFolder, list[str]]:
     import optuna
 
     from autocompress.cli.find import find_study
+    from autocompress.cli.place import read_environment
     from autocompress.search.storage import normalize_storage
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    urls = [normalize_storage(one) for one in storages]
+    urls = [normalize_storage(one) for one in storages or [read_environment()] if one]
     if "://" in where:
         return open_folder(where), urls
     path = Path(where)
@@ -78,7 +80,7 @@ def find_folder(where: str, storages: list[str]) -> tuple[RunFolder, list[str]]:
         return RunFolder(path.resolve()), urls
     if path.is_dir():
         raise StudyError(f"{path}: no run folder, it has neither objects nor results in it")
-    found = find_study(where, urls[0] if urls else "")
+    found = find_study(where, urls[0] if storages else "")
     return open_folder(fix_place(found.folder.place)), [found.settings.storage, *urls]
 
 

@@ -102,3 +102,16 @@ def test_a_folder_without_a_study_is_left_alone(run: RunFolder, commands: Comman
     assert shown.code == 1
     assert "no study says what is needed here, so nothing is freed" in shown.err
     assert run.has(LOST)
+
+
+def test_a_study_of_the_environment_counts(
+    run: RunFolder, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = shutil.copy(run.root / "study.db", run.root.parent / "far.db")
+    with hold_study("tiny", str(other), SPEC) as held:
+        held.study.set_user_attr("dense_key", LOST)
+    monkeypatch.setenv("AUTOCOMPRESS_STORAGE", str(other))
+
+    shown = commands.run("clean", "runs/tiny")
+
+    assert "nothing can be freed" in shown.out
