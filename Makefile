@@ -1,4 +1,4 @@
-# make quickstart | make test | make test-slow | make lint | make clean
+# make quickstart | make test | make test-slow | make test-faults | make lint | make clean
 # VENV=PATH reuses an environment; PYTHON=PATH picks the interpreter of a new one.
 
 VENV ?= .venv
@@ -12,12 +12,13 @@ DEV_STAMP := $(VENV)/.autocompress-dev
 STALE := $(foreach stamp,$(RUN_STAMP) $(DEV_STAMP),$(if $(filter $(CURDIR),$(shell cat $(stamp) 2>/dev/null)),,$(stamp)))
 
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-slow lint clean $(STALE)
+.PHONY: help quickstart test test-slow test-faults lint clean $(STALE)
 
 help:
 	@echo "make quickstart   search, prune and shrink a small CNN (1 to 2 minutes after installation)"
 	@echo "make test         lint, types, import layers and all tests"
 	@echo "make test-slow    the slow tests only, two at a time"
+	@echo "make test-faults  kill, starve and cut off searches on Ray and PostgreSQL"
 	@echo "make lint         lint, types and import layers"
 	@echo "make clean        remove caches and build files"
 	@echo "VENV=PATH reuses an environment; PYTHON=PATH picks the interpreter of a new one"
@@ -32,6 +33,10 @@ test: lint
 
 test-slow: $(DEV_STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --timeout 600
+
+# Parts that need root, PostgreSQL or Ray say so when they are skipped; totals come last.
+test-faults: $(DEV_STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults -m "" -n 2 --timeout 600
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check
