@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 from autocompress.errors import SettingError, StudyError
 from autocompress.evaluate.evaluator import Evaluator as TaskEvaluator
@@ -17,6 +19,7 @@ from autocompress.graph.trace import trace_graph
 from autocompress.search.forecast import find_worst_energy
 from autocompress.search.ledger import Checkpoint, Ledger, ignore_checkpoint
 from autocompress.search.loop import Controller, Desk
+from autocompress.search.outage import name_outage, outlast
 from autocompress.search.progress import SearchProgress, Watch, ignore_progress
 from autocompress.search.records import Record
 from autocompress.search.requests import Evaluator, hash_evaluation
@@ -27,6 +30,8 @@ from autocompress.search.spec import Settings, make_spec, resolve_settings
 from autocompress.search.study import hold_study, open_study, read_spec
 from autocompress.search.warm import Source, fetch_object
 from autocompress.store.run_folder import RunFolder, open_folder
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,21 +236,43 @@ def hold_controller(
     objectives = len(settings.search.objectives)
     spec = make_spec(settings)
     with hold_study(settings.name, settings.storage, spec, objectives) as held:
-        evaluator = wiring.make_evaluator()
-        check_dense(held.study, evaluator.dense_key)  # Before anything is written.
+        evaluator = wiring.make_evaluator()  # It may train for hours, and the database go away.
         evaluation = hash_evaluation(settings, evaluator.dense_key)
-        stock = settle_source(held.study, source, folder, settings, evaluation)
-        ledger = Ledger(held, settings.search.attempts, wiring.checkpoint)
-        ledger.extend(extension.evaluations, extension.finalize_top)
-        desk = Desk(
-            ledger=ledger,
-            evaluator=evaluator,
-            executor=wiring.make_executor(evaluator, folder),
-            watch=wiring.watch,
-            stock=stock,
-            clock=wiring.clock,
+        executor = wiring.make_executor(evaluator, folder)
+
+        def survive(work: Callable[[], Result]) -> Result:
+            def name() -> Result:
+                with name_outage(settings.name):
+                    return work()
+
+            patience_s = settings.execute.storage_patience_s
+            reopen = partial(held.reopen, patience_s)
+            return outlast(name, reopen, patience_s=patience_s, clock=wiring.clock)
+
+        def make_ledger() -> Ledger:
+            return Ledger(held, settings.search.attempts, wiring.checkpoint)
+
+        # Once: what more is wanted is counted from what the study has now.
+        wanted = survive(
+            lambda: make_ledger().plan_extension(extension.evaluations, extension.finalize_top)
         )
-        yield Controller(settings, desk)
+
+        def make_controller() -> Controller:
+            check_dense(held.study, evaluator.dense_key)  # Before anything is written.
+            stock = settle_source(held.study, source, folder, settings, evaluation)
+            ledger = make_ledger()
+            ledger.describe_study(wanted)
+            desk = Desk(
+                ledger=ledger,
+                evaluator=evaluator,
+                executor=executor,
+                watch=wiring.watch,
+                stock=stock,
+                clock=wiring.clock,
+            )
+            return Controller(settings, desk)
+
+        yield survive(make_controller)
 
 
 def settle_chains(settings: Settings) -> Settings:

@@ -75,6 +75,7 @@ class Ledger:
     Attributes:
         attempts: Attempts at a job before it is given up.
         checkpoint: Called between any two writes.
+        writes: How often something was written, without an outage meanwhile.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Ledger:
         self._hold = hold
         self.attempts = attempts
         self.checkpoint = checkpoint
+        self.writes = 0
         self._load()
 
     @property
@@ -116,6 +118,13 @@ class Ledger:
             self._hold.check()
             yield
 
+    @contextmanager
+    def _write(self) -> Iterator[None]:
+        """Let the database be written inside, and count that it was."""
+        with self._reach():
+            yield
+        self.writes += 1
+
     def read_records(self) -> list[Record]:
         """Return the decided evaluations in order.
 
@@ -127,21 +136,22 @@ class Ledger:
 
     def describe_study(self, attrs: Mapping[str, Any]) -> None:
         """Write what readers of the study need besides its settings."""
-        with self._reach():
+        with self._write():
             stored = self.study.user_attrs
             for name, value in attrs.items():
                 if stored.get(name) != value:
                     self.study.set_user_attr(name, value)
 
-    def extend(self, evaluations: int, finalize_top: int) -> None:
-        """Note that more is wanted than the settings say; 0 leaves a number."""
-        attrs = self.study.user_attrs
+    def plan_extension(self, evaluations: int, finalize_top: int) -> dict[str, int]:
+        """Return the attributes that say that more is wanted than the settings; 0 leaves one."""
+        with self._reach():
+            attrs = self.study.user_attrs
         wanted = {}
         if evaluations:
             wanted["extra_evaluations"] = attrs.get("extra_evaluations", 0) + evaluations
         if finalize_top:
             wanted["finalize_top"] = finalize_top
-        self.describe_study(wanted)
+        return wanted
 
     def create(self, request: Request) -> None:
         """Add a waiting trial for ``request``."""
@@ -163,7 +173,7 @@ class Ledger:
         }
         if request.source:
             attrs["source"] = request.source
-        with self._reach():
+        with self._write():
             self._add(request.densities, attrs, request.excess)
             self.checkpoint("created")
 
@@ -171,7 +181,7 @@ class Ledger:
         """Return the oldest waiting trial, now running; None when none waits."""
         if not self._waiting:
             return None
-        with self._reach():
+        with self._write():
             self._rows.start(self._waiting[0].number)
             self.checkpoint("asked")
             return self._waiting.popleft()
@@ -217,7 +227,7 @@ class Ledger:
         """Write ``verdict``."""
         record = verdict.to_json()
         text = json.dumps(record, sort_keys=True)
-        with self._reach():
+        with self._write():
             self._rows.note(pending.number, "verdict", text)
             self.checkpoint("written")
             self._close(pending.number, record)
@@ -236,7 +246,7 @@ class Ledger:
 
     def _repeat(self, pending: Pending, counter: str, error: str) -> None:
         number, attrs = pending.number, pending.attrs
-        with self._reach():
+        with self._write():
             self._rows.note(number, "error", error)
             self.checkpoint("excused")
             if not self._was_requeued(pending):

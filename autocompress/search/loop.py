@@ -5,9 +5,8 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
-from autocompress.errors import AutoCompressError, EvaluationError, StudyError, StudyLostError
+from autocompress.errors import AutoCompressError, EvaluationError, StudyError
 from autocompress.execute.base import Executor
 from autocompress.jobs import Job, Outcome
 from autocompress.search.book import Book
@@ -15,6 +14,7 @@ from autocompress.search.entries import Pending, Request
 from autocompress.search.forecast import count_left, estimate_seconds
 from autocompress.search.judge import Finished, Judge
 from autocompress.search.ledger import Ledger
+from autocompress.search.outage import outlast
 from autocompress.search.progress import Phase, SearchProgress, Watch
 from autocompress.search.records import Record
 from autocompress.search.requests import Asker, Evaluator
@@ -25,8 +25,6 @@ from autocompress.search.spec import Settings
 from autocompress.search.warm import Stock
 
 logger = logging.getLogger(__name__)
-
-Result = TypeVar("Result")
 
 MOST_FAILURES = 3  # Candidates given up at the start of a round before the search stops.
 
@@ -163,8 +161,8 @@ class Controller:
             if pending.key in self._flying:
                 self._flying[pending.key].append(pending)
             elif stored is not None:
-                cached = self._desk.executor.find(pending.key) is None
-                self._finish(pending, stored, cached=cached)
+                here = pending.key in self._arrived or self._desk.executor.find(pending.key)
+                self._finish(pending, stored, cached=not here)
             elif self._ledger.may_requeue(pending):
                 self._ledger.requeue(pending, lost)
             else:
@@ -177,19 +175,25 @@ class Controller:
         """Forget the outcomes that the study has heard of."""
         self._arrived = {one.pending.key: one.outcome for one in self._finished}
 
-    def _outlast(self, work: Callable[[], Result]) -> Result:
-        """Return what ``work`` returns; when the database goes away, wait and begin it anew.
+    def _outlast(self, work: Callable[[], None]) -> None:
+        """Do ``work``; when the database goes away, wait and begin it anew.
 
         Raises:
             StudyError: The database stayed away, or another controller took the study.
         """
-        while True:
-            try:
-                return work()
-            except StudyLostError as error:
-                logger.warning("%s; waiting for it", error)
-                self._tell("waiting")
-                self._ledger.reopen(self.settings.execute.storage_patience_s)
+        patience_s = self.settings.execute.storage_patience_s
+
+        def reopen() -> None:
+            self._tell("waiting")
+            self._ledger.reopen(patience_s)
+
+        outlast(
+            work,
+            reopen,
+            patience_s=patience_s,
+            count_writes=lambda: self._ledger.writes,
+            clock=self._desk.clock,
+        )
 
     def _drive(self, list_requests: Callable[[], Sequence[Request]]) -> None:
         """Evaluate what waits and what is asked for until there is nothing more."""

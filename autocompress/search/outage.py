@@ -1,16 +1,21 @@
 """What is wrong when the database refuses: it is away for now, or it needs a person."""
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
 
 from autocompress.errors import StudyError, StudyLostError
 
-# SQLSTATE of PostgreSQL: connections; shutting down or starting; too many connections.
-_AWAY = re.compile(r"08...|57P0[1-5]|53300")
+Result = TypeVar("Result")
+
+# SQLSTATE of PostgreSQL: connections; shutting down or starting; too many of them, or too little
+# memory; a statement that took too long, or stood in another's way.
+_AWAY = re.compile(r"08...|57P0[1-5]|53[23]00|57014|40001|40P01|55P03")
 _FULL = re.compile(r"disk is full|disk I/O error|No space left", re.IGNORECASE)
 _READ_ONLY = re.compile(r"readonly database|read-only|permission denied", re.IGNORECASE)
 
@@ -38,6 +43,40 @@ def name_outage(study: str) -> Iterator[None]:
             f"study {study!r}: the database cannot be written or read: {explain(cause or error)}; "
             "what was decided is stored, start again to go on"
         ) from error
+
+
+def outlast(
+    work: Callable[[], Result],
+    reopen: Callable[[], None],
+    *,
+    patience_s: float,
+    count_writes: Callable[[], int] = lambda: 0,
+    clock: Callable[[], float] = time.monotonic,
+) -> Result:
+    """Return what ``work`` returns; when its database goes away, wait and begin it anew.
+
+    Args:
+        work: May be begun again after any of its writes.
+        reopen: Waits until the database is back.
+        patience_s: Seconds after which a database that comes back each time, and goes away
+            before anything is written, is given up.
+        count_writes: Returns how many writes there were.
+        clock: Seconds; only their differences count.
+
+    Raises:
+        StudyError: The database stayed away, or another process took the study.
+    """
+    before, since_s = -1, 0.0
+    while True:
+        try:
+            return work()
+        except StudyLostError as error:
+            written, now_s = count_writes(), clock()
+            if written != before:
+                before, since_s = written, now_s
+            elif now_s - since_s > patience_s:
+                raise StudyError(f"{error}; given up after {patience_s:.0f} s") from error
+            reopen()
 
 
 def is_away(error: DBAPIError) -> bool:

@@ -49,8 +49,9 @@ def test_a_metric_to_hold_takes_rounds_down_to_the_smallest_model_at_most(tmp_pa
 def test_an_extension_is_foreseen(tmp_path: Path) -> None:
     settings = make_search(str(tmp_path))
     with hold_study(settings.name, settings.storage, make_spec(settings)) as held:
-        Ledger(held, 3).extend(5, 2)
-        Ledger(held, 3).extend(2, 0)
+        for evaluations, models in ((5, 2), (2, 0)):
+            ledger = Ledger(held, 3)
+            ledger.describe_study(ledger.plan_extension(evaluations, models))
 
     estimate = estimate_graph(settings, make_small_graph())
 

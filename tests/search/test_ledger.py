@@ -203,9 +203,8 @@ def work(ledger: Ledger) -> None:
 
 
 def test_extensions_add_up_and_the_last_number_of_models_counts(ledger: Ledger) -> None:
-    ledger.extend(6, 0)
-    ledger.extend(2, 3)
-    ledger.extend(0, 2)
+    for evaluations, models in ((6, 0), (2, 3), (0, 2)):
+        ledger.describe_study(ledger.plan_extension(evaluations, models))
 
     attrs = ledger.study.user_attrs
     assert (attrs["extra_evaluations"], attrs["finalize_top"]) == (8, 2)

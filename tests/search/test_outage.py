@@ -13,9 +13,12 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import OperationalError, PendingRollbackError
 
 from autocompress.errors import StudyError, StudyLostError
-from autocompress.search.outage import name_outage
+from autocompress.search.controller import Wiring, hold_controller
+from autocompress.search.outage import name_outage, outlast
+from tests.fakes import FakeEvaluator
 from tests.formula import count_runs
 from tests.laws import read_trajectory
+from tests.postgres import PostgresServer
 from tests.search.test_kills import MODES, PLACES, list_wrong, make_service, run_through
 from tests.service import serve
 
@@ -112,6 +115,7 @@ def raise_inside(error: Exception) -> str:
         psycopg.errors.AdminShutdown("terminating connection"),
         psycopg.errors.CannotConnectNow("the database system is starting up"),
         psycopg.errors.TooManyConnections("sorry, too many clients already"),
+        psycopg.errors.QueryCanceled("canceling statement due to statement timeout"),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -150,3 +154,59 @@ def test_what_waiting_does_not_mend_ends_the_search(error: Exception, remedy: st
     )
     assert remedy in sentence
     assert "secret" not in sentence
+
+
+class Clock:
+    """Tells what it is told."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        """Return the seconds."""
+        return self.now_s
+
+
+@pytest.mark.parametrize("writes", [0, 1])
+def test_a_database_that_goes_away_before_every_write_is_given_up(writes: int) -> None:
+    clock, begun = Clock(), 0
+
+    def work() -> str:
+        nonlocal begun
+        begun += 1
+        if begun == 10:
+            return "done"
+        clock.now_s += 30
+        raise StudyLostError("digits", "canceling statement due to statement timeout")
+
+    def search() -> str:
+        return outlast(
+            work, lambda: None, patience_s=100, count_writes=lambda: writes * begun, clock=clock
+        )
+
+    if writes:
+        assert search() == "done"
+    else:
+        with pytest.raises(StudyError, match="statement timeout; given up after 100 s"):
+            search()
+        assert clock.now_s == 150  # The first of the outages began at 30.
+
+
+def test_a_database_may_go_away_while_the_dense_model_is_trained(
+    tmp_path: Path, postgres: PostgresServer
+) -> None:
+    service = make_service(tmp_path, storage=postgres.make_database(), **MODES["batch"])
+    trained = []
+
+    def train() -> FakeEvaluator:
+        postgres.stop(immediate=True)
+        postgres.start()
+        trained.append(FakeEvaluator())
+        return trained[-1]
+
+    wiring = Wiring(make_evaluator=train, make_executor=service.make_executor)
+    with hold_controller(service.settings, wiring) as controller:
+        controller.run()
+
+    assert len(trained) == 1
+    assert list_wrong(service) == []
