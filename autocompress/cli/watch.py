@@ -31,4 +31,4 @@ def watch(
         with show_views(list_head(found)) as show:
             follow(lambda: view_study(found, datetime.now(UTC)), show, lambda: ended.wait(every))
     except KeyboardInterrupt:
-        open_console(stderr=True).print("stopped watching; the search goes on", markup=False)
+        open_console(stderr=True).print("stopped watching", markup=False)
