@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from autocompress.errors import EvaluationError
+from autocompress.errors import EvaluationError, SettingError
 from autocompress.execute.base import make_failure
 from autocompress.execute.ray_worker import Maker
 from autocompress.execute.worker import STOPPING, Reply
@@ -72,7 +72,12 @@ class Clerk:
         Args:
             folder: Where models lie; only this side knows it.
             maker: Makes the runner of a trial's process, given a scratch folder.
+
+        Raises:
+            SettingError: Ray does not run: a call would start one with settings of its own.
         """
+        if not ray.is_initialized():
+            raise SettingError("Ray does not run in this process; want ray.init() before")
         self.name = f"autocompress-{uuid.uuid4().hex}"
         self._folder = folder
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

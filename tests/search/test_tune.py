@@ -285,6 +285,11 @@ def test_a_searcher_keeps_the_name_of_its_study_and_nothing_else(tmp_path: Path)
         searcher.restore(str(path))
 
 
+def test_a_searcher_without_a_tuner_has_no_result() -> None:
+    with pytest.raises(StudyError, match=r"no tune\.Tuner has run"):
+        StudySearcher(Settings()).result()
+
+
 @pytest.mark.parametrize(
     ("stage", "wanted"), [("fast", {"CPU": 0.5}), ("full", {"CPU": 0.5, "GPU": 1.0})]
 )
