@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+import autocompress
 from autocompress import __version__
 from autocompress.cli import clean, dashboard, model, search, study, watch
 from autocompress.cli.place import HIDDEN, hide_passwords, warn
@@ -56,15 +57,16 @@ def make_app() -> typer.Typer:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command line and exit with its code: 0 done, 1 error, 2 usage, 130 interrupted."""
+    """Run a command line and exit with its code.
+
+    0 done, 1 error, 2 usage, 3 done but no model holds the wanted metric, 130 interrupted.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     sys.argv[1:] = [hide_passwords(argument) for argument in sys.argv[1:]]  # Trackers store it.
     _see_own_modules()
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Discreet(logging.BASIC_FORMAT))
-    logging.basicConfig(level=logging.INFO if debug else logging.ERROR, handlers=[handler])
+    _show_logs(debug=debug)
     if any(hide_passwords(argument) != argument for argument in given):
         seen = "others on this machine, and who sees Ray's jobs, can read a password in a command"
         warn(f"{seen}; {HIDDEN}")
@@ -77,12 +79,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(_explain(error))
 
 
-class _Discreet(logging.Formatter):
-    """Shows no password of a URL."""
+class _Screen(logging.Handler):
+    """Writes lines to what is standard error at that moment, above a bar if there is one."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line of ``record``, and its traceback if it has one."""
-        return hide_passwords(super().format(record))
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line of ``record`` without the passwords of URLs."""
+        typer.echo(hide_passwords(self.format(record)), err=True)
+
+
+def _show_logs(*, debug: bool) -> None:
+    """Show warnings of ours as lines for people, those of libraries only with ``debug``."""
+    screen = _Screen()
+    screen.setFormatter(logging.Formatter(logging.BASIC_FORMAT if debug else "note: %(message)s"))
+    logging.basicConfig(level=logging.INFO if debug else logging.ERROR, handlers=[screen])
+    if not debug:
+        logging.getLogger(autocompress.__name__).setLevel(logging.WARNING)
 
 
 def _show_traceback(

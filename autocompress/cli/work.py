@@ -34,7 +34,7 @@ from autocompress.settings import flatten_settings
 from autocompress.store.run_folder import open_folder
 
 INTERRUPTED = 130
-MISSED = 1  # The search is done, but no model holds the metric that was wanted.
+MISSED = 3  # The search is done, but no model holds the metric that was wanted.
 
 
 def train_task(settings: Settings) -> None:

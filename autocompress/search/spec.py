@@ -20,6 +20,7 @@ from autocompress.search.study import read_spec
 from autocompress.settings import parse_settings, settings_to_json
 from autocompress.store.places import is_remote, settle_place
 
+_OF_JOB = "_ray_pkg_"  # What Ray calls the folder where it unpacks a working directory.
 PLACES = ("run_dir", "storage", "execute")  # Where things lie and run changes no result.
 
 
@@ -76,6 +77,21 @@ def resolve_settings(settings: Settings) -> Settings:
     storage = settings.storage or f"sqlite:///{run_dir}/study.db"
     space = resolve_space(settings.space)
     return replace(settings, run_dir=run_dir, storage=storage, space=space)
+
+
+def check_lasting(settings: Settings) -> None:
+    """Refuse places that vanish with the job of a Ray cluster, and with them the study.
+
+    Raises:
+        SettingError: The run folder or the database lies where Ray unpacks a job's files.
+    """
+    places = {"run_dir": None if is_remote(settings.run_dir) else Path(settings.run_dir)}
+    for key, place in (places | {"storage": find_file(settings.storage)}).items():
+        if place is not None and any(one.startswith(_OF_JOB) for one in place.absolute().parts):
+            raise SettingError(
+                f"{key}: {place} would lie in the folder of this Ray job, which is deleted with "
+                "it; want an absolute path, or a URL"
+            )
 
 
 def find_outputs(settings: Settings) -> Path:

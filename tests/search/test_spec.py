@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from autocompress.search.spec import find_run_dir
+from autocompress.errors import SettingError
+from autocompress.search.spec import Settings, check_lasting, find_run_dir, resolve_settings
 
 
 def test_the_run_folder_is_found_from_another_working_folder(
@@ -20,3 +21,25 @@ def test_the_run_folder_is_found_from_another_working_folder(
 def test_a_database_apart_from_the_models_says_nothing_about_their_folder(tmp_path: Path) -> None:
     assert find_run_dir("runs/one", f"sqlite:///{tmp_path}/study.db") == "runs/one"
     assert find_run_dir("runs/one", "postgresql://host/db") == "runs/one"
+
+
+@pytest.mark.parametrize(
+    ("run_dir", "storage", "key"),
+    [
+        ("runs/first", "", "run_dir"),
+        ("runs/first", "postgresql+psycopg://db/studies", "run_dir"),
+        ("memory://runs/first", "study.db", "storage"),
+    ],
+)
+def test_a_study_does_not_lie_in_the_folder_of_a_ray_job(
+    run_dir: str, storage: str, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = tmp_path / "working_dir_files" / "_ray_pkg_d412"
+    job.mkdir(parents=True)
+    settings = resolve_settings(Settings(run_dir=run_dir, storage=storage))
+    check_lasting(settings)
+    monkeypatch.chdir(job)
+
+    with pytest.raises(SettingError, match=f"{key}: .* is deleted with it"):
+        check_lasting(settings)
+    check_lasting(resolve_settings(Settings(run_dir=str(tmp_path / "runs"))))
