@@ -83,6 +83,7 @@ def start_local(settings: ExecuteSettings) -> Cluster:
         stack.enter_context(keep_quiet())
         stack.callback(ray.shutdown)
         with keep_sigterm(), set_environment():
+            read_again()
             ray.init(
                 num_cpus=max(1, math.ceil(cpus * settings.workers)),
                 object_store_memory=STORE_BYTES,
@@ -191,7 +192,6 @@ def set_environment() -> Iterator[None]:
     }
     before = {name: os.environ.pop(name, None) for name in (*wanted, *SECRETS)}
     os.environ.update(wanted)
-    read_again()
     try:
         yield
     finally:
@@ -202,7 +202,7 @@ def set_environment() -> Iterator[None]:
 
 
 def read_again() -> None:
-    """Let Ray look at the environment again; it does so once otherwise."""
+    """Let Ray look at the environment again, while it does not run: it looks once otherwise."""
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
 
