@@ -4,9 +4,9 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-PAUSES_S = (1.0, 4.0)  # Between the three tries.
+PAUSES_S = (1.0, 4.0)  # Between the three tries at a store that never answered.
+LONGEST_PAUSE_S = 30.0
+PATIENCE_S = 600.0  # For one that answered before: results of hours wait for it.
 # Here a file appears once all of it has been sent, and no folder needs to be made.
 _OBJECT_STORES = frozenset(
     {"abfs", "abfss", "az", "gcs", "gs", "memory", "oci", "oss", "s3", "s3a"}
@@ -38,10 +40,12 @@ class Bucket:
     Attributes:
         url: Without credentials, which the driver of the store finds for itself.
         sleep: Called with the seconds to wait before another try.
+        answers: Holds something once the store has answered.
     """
 
     url: str
     sleep: Callable[[float], None] = time.sleep
+    answers: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def read(self, name: str) -> bytes | None:
         """Return the content of a file; None when there is none.
@@ -170,20 +174,33 @@ class Bucket:
         self._try(name, "written", work)
 
     def _try(self, name: str, done: str, work: Callable[[Any, str], T]) -> T:
-        """Return what ``work`` does with the file system and a path, tried three times."""
+        """Return what ``work`` does with the file system and a path, tried again for a while."""
         place = f"{self.url}/{name}" if name else self.url
-        for pause_s in (*PAUSES_S, None):
+        pauses = self._list_pauses()
+        while True:
             try:
-                return work(*self._open(name))
+                result = work(*self._open(name))
             except SettingError:
                 raise
             except Exception as error:  # The driver's edge: each store has errors of its own.
                 logger.debug("%s: not %s", place, done, exc_info=True)
+                pause_s, cause = next(pauses, None), describe_cause(error)
                 if pause_s is None or isinstance(error, _FINAL):
-                    cause = describe_cause(error)
                     raise ArtifactError(f"{place}: cannot be {done}: {cause}") from error
+                logger.warning("%s: not %s, trying again: %s", place, done, cause)
                 self.sleep(pause_s)
-        raise AssertionError(place)
+            else:
+                self.answers.add(done)
+                return result
+
+    def _list_pauses(self) -> Iterator[float]:
+        """Give the seconds before each further try."""
+        yield from PAUSES_S
+        spent_s, pause_s = sum(PAUSES_S), PAUSES_S[-1]
+        while self.answers and spent_s < PATIENCE_S:
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            spent_s += pause_s
+            yield pause_s
 
 
 def describe_cause(error: Exception) -> str:

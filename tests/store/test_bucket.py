@@ -4,7 +4,13 @@ from pathlib import Path
 import pytest
 
 from autocompress.errors import ArtifactError, SettingError
-from autocompress.store.bucket import PAUSES_S, Bucket, describe_cause
+from autocompress.store.bucket import (
+    LONGEST_PAUSE_S,
+    PATIENCE_S,
+    PAUSES_S,
+    Bucket,
+    describe_cause,
+)
 from autocompress.store.run_folder import open_folder
 from tests.stores import FOLDERS, OBJECTS, When, begin_script, empty_store
 
@@ -52,6 +58,23 @@ def test_a_store_that_stays_away_is_one_sentence(scheme: str) -> None:
     want = f"{scheme}://{scheme}/x/name: cannot be written: connection refused"
     assert str(caught.value) == want
     assert pauses == list(PAUSES_S)
+
+
+def test_a_store_that_answered_before_is_waited_for(scheme: str) -> None:
+    pauses: list[float] = []
+    bucket = Bucket(url=f"{scheme}://{scheme}/x", sleep=pauses.append)
+    bucket.write("name", b"data")
+
+    fail_first(15, TimeoutError())
+    bucket.write("name", b"more")
+    assert bucket.read("name") == b"more"
+    assert (len(pauses), max(pauses)) == (15, LONGEST_PAUSE_S)
+
+    pauses.clear()
+    fail_first(10**6, TimeoutError())
+    with pytest.raises(ArtifactError, match="name: cannot be written"):
+        bucket.write("name", b"lost")
+    assert PATIENCE_S <= sum(pauses) < PATIENCE_S + LONGEST_PAUSE_S
 
 
 def test_a_store_that_refuses_is_not_asked_again(scheme: str) -> None:
