@@ -75,7 +75,8 @@ def main() -> None:
     ]
     settings = read_settings(Settings, SETTINGS, changes)
     (Path(asked.out) / "objects").mkdir(parents=True, exist_ok=True)
-    measure(settings, ExecuteSettings(threads=1), "warm-up")  # Trains a dense model if need be.
+    short = replace(settings, search=replace(settings.search, evaluations=2))
+    measure(short, ExecuteSettings(threads=1), "warm-up")  # Trains a dense model if need be.
     found: dict[str, list[tuple[float, float]]] = {mode: [] for mode in MODES}
     for repeat in range(asked.repeats):
         for number, (mode, execute) in enumerate(MODES.items()):
