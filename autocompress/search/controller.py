@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-from autocompress.errors import SettingError, StudyError
+from autocompress.errors import SettingError, StudyError, StudyLostError
 from autocompress.evaluate.evaluator import Evaluator as TaskEvaluator
 from autocompress.evaluate.factory import EvaluatorFactory
 from autocompress.evaluate.task import key_dense, open_task
@@ -285,6 +285,8 @@ def settle_chains(settings: Settings) -> Settings:
     try:
         study = open_study(settings.name, settings.storage)
         chains = read_spec(study)["search"]["chains"]
+    except StudyLostError:
+        raise  # Who guesses now may begin it in another way than it was.
     except (StudyError, KeyError):
         pass  # There is none yet, or opening it for writing will say what is wrong with it.
     return replace(settings, search=replace(settings.search, chains=chains))

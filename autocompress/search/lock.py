@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
+from uuid import uuid4
 
 import filelock
 from sqlalchemy import Connection, create_engine, text
@@ -23,14 +24,13 @@ from autocompress.search.storage import (
     explain_refusal,
     find_file,
     make_server_options,
-    name_application,
     normalize_storage,
 )
 
 # A lock of PostgreSQL shows its 64 bits in two halves.
 _FIND_HOLDER = text("""
 SELECT pid, pid = pg_backend_pid(), pg_stat_activity.application_name,
-    extract(epoch FROM backend_start)
+    extract(epoch FROM backend_start), current_setting('autocompress.session', true)
 FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
 LEFT JOIN pg_stat_activity USING (pid)
 WHERE pg_database.datname = current_database() AND locktype = 'advisory' AND granted
@@ -44,6 +44,14 @@ WHERE datname = current_database() AND locktype = 'advisory' AND granted
     AND classid = CAST(:high AS bigint) AND objid = CAST(:low AS bigint) AND objsubid = 1
 """)
 _HURRY = text("SET statement_timeout = '10s'")
+_BEGIN = text("""
+SELECT pid, extract(epoch FROM backend_start), current_setting('autocompress.session', true)
+FROM pg_stat_activity WHERE pid = pg_backend_pid()
+""")
+_SHARED = (
+    "a pooler lends the same session to several processes, such as PgBouncer in transaction mode; "
+    "want the address of the server itself, or a pooler in session mode"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,17 +93,32 @@ class FileLock:
     """A lock of the file system, which lasts as long as the process; it may be taken once."""
 
     def __init__(self, name: str, path: Path) -> None:
+        self._name, self._path = name, path
         self._lock = filelock.FileLock(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
+            self._inode = path.stat().st_ino
         except filelock.Timeout as error:
             raise StudyBusyError(name) from error
         except OSError as error:
             raise StudyError(f"study {name!r}: cannot write {path}: {error.strerror}") from error
 
     def check(self) -> None:
-        """Do nothing: it cannot be lost."""
+        """Make sure that others find the file that is locked.
+
+        Raises:
+            StudyError: A person has deleted it: another process may have locked a new one.
+        """
+        try:
+            inode = self._path.stat().st_ino
+        except OSError:
+            inode = 0
+        if inode != self._inode:
+            raise StudyError(
+                f"study {self._name!r}: its lock file {self._path} was deleted, so that another "
+                "process may write to it; start again to go on"
+            )
 
     def release(self) -> None:
         """Let others write to the study."""
@@ -106,8 +129,7 @@ class ServerLock:
     """An advisory lock of PostgreSQL, which lasts as long as one connection; it may be taken once.
 
     Attributes:
-        application: What its session calls itself.
-        session: The process of the server.
+        session: The process of the server, and since when it serves us.
 
     Args:
         name: Of the study.
@@ -123,8 +145,8 @@ class ServerLock:
         self._name = name
         self._key = hash_name(name)
         self._connection: Connection | None = open_connection(url, name)
-        self.application = name_application(name)
-        self.session = -1
+        self.session: tuple[Any, ...] = ()
+        self._mark = uuid4().hex
         try:
             with name_outage(name):
                 self._acquire(before)
@@ -145,6 +167,8 @@ class ServerLock:
                 row = self._connection.execute(_FIND_HOLDER, split_key(self._key)).first()
             if row is None or not row[1]:
                 raise StudyLostError(self._name, "the server has freed the lock")
+            if row[4] != self._mark:
+                raise StudyError(f"study {self._name!r}: {_SHARED}")
         except StudyLostError:
             self.release()  # For good: it must not be held again without reading the study anew.
             raise
@@ -159,7 +183,12 @@ class ServerLock:
     def _acquire(self, before: "ServerLock | None") -> None:
         assert self._connection is not None
         self._connection.execute(_HURRY)
-        self.session = self._connection.scalar(text("SELECT pg_backend_pid()")) or -1
+        process, since, mark = self._connection.execute(_BEGIN).one()
+        if mark:
+            raise StudyError(f"study {self._name!r}: {_SHARED}")
+        self.session = (process, since)
+        enter = text("SELECT set_config('autocompress.session', :mark, false)")
+        self._connection.execute(enter, {"mark": self._mark})
         take = text("SELECT pg_try_advisory_lock(:key)")
         if self._connection.scalar(take, {"key": self._key}):
             self._end_writers()
@@ -167,7 +196,7 @@ class ServerLock:
         row = self._connection.execute(_FIND_HOLDER, split_key(self._key)).first()
         if row is None:
             raise StudyLostError(self._name, "the lock was being freed")
-        if before is not None and (row[0], row[2]) == (before.session, before.application):
+        if before is not None and (row[0], row[3]) == before.session:
             self._connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": row[0]})
             raise StudyLostError(self._name, "the session that was lost still held the lock")
         raise StudyBusyError(self._name, read_holder(row).describe())

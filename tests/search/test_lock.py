@@ -104,7 +104,7 @@ def test_a_lock_whose_session_ended_is_lost_for_good(postgres: PostgresServer) -
     lock = take_lock("one", url)
     assert isinstance(lock, ServerLock)
 
-    postgres.execute(f"SELECT pg_terminate_backend({lock.session})")
+    postgres.execute(f"SELECT pg_terminate_backend({lock.session[0]})")
 
     for _ in range(2):
         with pytest.raises(StudyLostError):
@@ -143,6 +143,38 @@ def test_a_session_that_was_lost_does_not_keep_its_study(postgres: PostgresServe
         lost.check()
     taken.check()
     taken.release()
+
+
+def test_a_lost_session_is_known_whatever_it_is_called(postgres: PostgresServer) -> None:
+    url = f"{postgres.make_database()}?application_name=mine"
+    lost = take_lock("one", url)
+
+    with pytest.raises(StudyLostError, match="still held the lock"):
+        take_lock("one", url, lost)
+
+    take_lock("one", url, lost).release()
+
+
+def test_a_session_that_others_share_is_refused(postgres: PostgresServer) -> None:
+    url = postgres.make_database()
+    database = url.rpartition("/")[2]
+    postgres.execute(f"ALTER DATABASE {database} SET autocompress.session = 'somebody'")
+
+    with pytest.raises(StudyError, match="a pooler lends the same session"):
+        take_lock("one", url)
+
+
+def test_a_lock_file_that_a_person_deletes_ends_its_holder(tmp_path: Path) -> None:
+    url = str(tmp_path / "study.db")
+    lock = take_lock("one", url)
+    (path,) = tmp_path.glob("*.lock")
+
+    path.unlink()
+    with pytest.raises(StudyError, match=r"lock file .* was deleted"):
+        lock.check()
+    with lock_study("one", url), pytest.raises(StudyError, match="was deleted"):
+        lock.check()
+    lock.release()
 
 
 def test_the_session_of_another_controller_is_left_alone(postgres: PostgresServer) -> None:
