@@ -102,6 +102,7 @@ cp "$place/secrets/postgres_password" "$place/postgres/password"
         > "$place/secrets/pgpass"
 )
 as_owner "$bin/initdb" -D "$place/postgres/data" -U autocompress --auth=scram-sha-256 \
+    --encoding=UTF8 --no-locale \
     --pwfile="$place/postgres/password" > "$place/initdb.log" 2>&1
 rm "$place/postgres/password"
 as_owner "$bin/pg_ctl" -D "$place/postgres/data" -l "$place/postgres/log" -w \
