@@ -7,13 +7,14 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Literal
 
+from autocompress.errors import StudyLostError
 from autocompress.execute.base import Executor, Runner
 from autocompress.execute.choose import open_executor
 from autocompress.execute.in_process import InProcess
@@ -25,6 +26,7 @@ from autocompress.search.budget import Budget
 from autocompress.search.controller import NO_EXTENSION, Extension, Wiring, hold_controller
 from autocompress.search.ledger import Checkpoint, ignore_checkpoint
 from autocompress.search.loop import Controller
+from autocompress.search.outage import name_outage
 from autocompress.search.progress import SearchProgress
 from autocompress.search.requests import Evaluator
 from autocompress.search.settings import SearchSettings
@@ -152,7 +154,9 @@ def serve(
         if progress.record is None:
             return
         acknowledge_decision(root, progress.record)
-        if service.is_watched:
+        if not service.is_watched:
+            return
+        with suppress(StudyLostError), name_outage(service.name):  # It may be away just now.
             for violation in compare_memory(held[0], study, progress.record):
                 with (root / VIOLATIONS).open("a") as file:
                     file.write(f"{violation}\n")

@@ -33,8 +33,8 @@ def test_a_controller_that_is_killed_loses_nothing(
 
     died = die_at_places(service, places, rng)
     died += kill_often(service, [rng.uniform(0.1, 0.6) for _ in range(kills - len(died))])
+    tally.inject(f"controller killed, PostgreSQL, {mode}", len(died))
     finish(service)
 
     assert len(died) == kills
-    tally.inject(f"controller killed, PostgreSQL, {mode}", kills)
     tally.check(service, run_through(tmp_path / "whole", service))

@@ -51,6 +51,7 @@ def test_a_search_outlasts_restarts_of_the_database(
             wait_for_decisions(service, 2 + 6 * one, process)
             process.join(rng.uniform(0.0, 0.5))  # A seeded moment.
             postgres.stop(immediate=True)
+            tally.inject(f"PostgreSQL crashed and restarted, {mode}")
             process.join(rng.uniform(0.0, 1.0))
             assert process.is_alive(), read_endings(service)
             postgres.start()
@@ -58,7 +59,6 @@ def test_a_search_outlasts_restarts_of_the_database(
 
     assert {note.pid for note in read_notes(Path(service.folder))} == {process.pid}
     assert count_repeated(service) == 0
-    tally.inject(f"PostgreSQL crashed and restarted, {mode}", restarts)
     tally.check(service, run_through(tmp_path / "whole", service))
 
 
@@ -128,6 +128,7 @@ def test_a_search_outlasts_a_database_that_cannot_be_reached(
             wait_for_decisions(service, 3, process)
             process.join(rng.uniform(0.0, 0.5))
             running.append((name, service, process, strike(proxy)))
+            tally.inject(f"PostgreSQL unreachable for {UNREACHABLE_S:.0f} s: {name}")
         running[-1][2].join(UNREACHABLE_S)
         reached = [count_acknowledged(Path(service.folder)) for _, service, _, _ in running]
         for name, service, process, come_back in running:
@@ -135,7 +136,6 @@ def test_a_search_outlasts_a_database_that_cannot_be_reached(
             come_back()
         for name, service, process, _ in running:
             assert wait_for_end(process) == 0, (name, read_endings(service))
-            tally.inject(f"PostgreSQL unreachable for {UNREACHABLE_S:.0f} s: {name}")
             whole = whole or run_through(tmp_path / "whole", service)
             tally.check(service, whole)
 

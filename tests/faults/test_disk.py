@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ from tests.postgres import PostgresServer, find_unprivileged
 from tests.service import Service
 
 SEED = 4
-EVALUATIONS = 40
+EVALUATIONS = 28
 ROOM_BYTES = 12_000_000  # SQLite's log alone takes four before it is written back.
 BALLAST = "ballast"
 SENTENCE = re.compile(r"(StudyError|ArtifactError): [^\n]+(make room|allow|Read-only)[^\n]*")
@@ -84,15 +85,19 @@ def mounting(place: Path, room_bytes: int = ROOM_BYTES) -> Iterator[Disk]:
 
 
 def stop_and_go_on(
-    service: Service, strikes: int, strike: Callable[[], None], mend: Callable[[], None]
+    service: Service,
+    count: Callable[[], None],
+    strike: Callable[[], None],
+    mend: Callable[[], None],
 ) -> None:
-    """Let a search stop in a sentence as often as is said, then come to its end."""
+    """Let a search stop in a sentence twice, then come to its end."""
     rng = random.Random(f"{SEED} {service.folder.rpartition('/')[2]}")
-    for one in range(strikes):
+    for one in range(2):
         with driving(serve_and_say, service) as process:
             wait_for_decisions(service, 3 + 8 * one, process)
             process.join(rng.uniform(0.0, 0.3))
             strike()
+            count()
             status = wait_for_end(process)
             check_sentence(service, process.pid, status)
         with driving(serve_and_say, service) as process:  # It does not begin either.
@@ -119,9 +124,8 @@ def test_a_full_disk_stops_a_search_which_goes_on_when_there_is_room(
         service = make_service(tmp_path / "notes", mode, evaluations=EVALUATIONS, pool=pool)
         service = replace(service, run_dir=str(disk.place / "run"))
 
-        stop_and_go_on(service, 3, disk.fill, disk.free)
-
-        tally.inject("disk full, SQLite and run folder", 3)
+        count = partial(tally.inject, "disk full, SQLite and run folder")
+        stop_and_go_on(service, count, disk.fill, disk.free)
         tally.check(service, run_through(tmp_path / "whole", service))
 
 
@@ -136,9 +140,8 @@ def test_a_full_run_folder_stops_a_search_whose_database_is_elsewhere(
             service, run_dir=str(disk.place / "run"), storage=postgres.make_database()
         )
 
-        stop_and_go_on(service, 2, disk.fill, disk.free)
-
-        tally.inject("disk full, run folder", 2)
+        count = partial(tally.inject, "disk full, run folder")
+        stop_and_go_on(service, count, disk.fill, disk.free)
         tally.check(service, run_through(tmp_path / "whole", service))
 
 
@@ -151,6 +154,7 @@ def test_a_disk_that_may_only_be_read_stops_a_search(tmp_path: Path, tally: Tall
         decided = count_acknowledged(Path(service.folder))
 
         disk.forbid()
+        tally.inject("disk read-only, SQLite and run folder")
         with driving(serve_and_say, service) as process:
             status = wait_for_end(process)
         disk.allow()
@@ -158,7 +162,6 @@ def test_a_disk_that_may_only_be_read_stops_a_search(tmp_path: Path, tally: Tall
         check_sentence(service, process.pid, status)
         assert count_acknowledged(Path(service.folder)) == decided
         finish(service)
-        tally.inject("disk read-only, SQLite and run folder")
         tally.check(service, run_through(tmp_path / "whole", service))
 
 
@@ -180,11 +183,11 @@ def test_a_database_that_may_not_grow_stops_a_search(tmp_path: Path, tally: Tall
         wait_for_decisions(service, 3, process)
     for pages in (1, 5):
         with driving(serve_in_pages, service, pages) as process:
+            tally.inject("database full, SQLite")
             check_sentence(service, process.pid, wait_for_end(process))
 
     finish(service)
 
-    tally.inject("database full, SQLite", 2)
     tally.check(service, run_through(tmp_path / "whole", service))
 
 
@@ -200,11 +203,10 @@ def test_a_server_that_only_lets_read_stops_a_search(
         postgres.execute("SELECT pg_reload_conf()")
 
     try:
-        stop_and_go_on(service, 2, lambda: set_read_only("on"), lambda: set_read_only("off"))
+        count = partial(tally.inject, "database read-only, PostgreSQL")
+        stop_and_go_on(service, count, lambda: set_read_only("on"), lambda: set_read_only("off"))
     finally:
         set_read_only("off")
-
-    tally.inject("database read-only, PostgreSQL", 2)
     tally.check(service, run_through(tmp_path / "whole", service))
 
 
@@ -221,9 +223,8 @@ def test_a_server_without_room_stops_a_search(
         postgres.execute(f"ALTER DATABASE {name} SET TABLESPACE small")
         service = make_service(tmp_path, evaluations=EVALUATIONS, storage=url)
         try:
-            stop_and_go_on(service, 2, disk.fill, disk.free)
-
-            tally.inject("disk full, PostgreSQL", 2)
+            count = partial(tally.inject, "disk full, PostgreSQL")
+            stop_and_go_on(service, count, disk.fill, disk.free)
             tally.check(service, run_through(tmp_path / "whole", service))
         finally:
             postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")

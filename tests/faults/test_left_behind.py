@@ -79,6 +79,7 @@ def test_nothing_outlives_a_driver_that_is_killed(tmp_path: Path, tally: Tally, 
         started = find_started(process.pid or 0, mark)
         workers = {one for one in started if one[0] in read_pids(tmp_path / "left")}
         process.kill()
+        tally.inject(f"driver killed, nothing left behind, {pool}")
         process.join()
         killed_s = time.monotonic()
     wait_until(lambda: not find_left(workers), WORKERS_S)
@@ -87,7 +88,6 @@ def test_nothing_outlives_a_driver_that_is_killed(tmp_path: Path, tally: Tally, 
     all_gone_s = time.monotonic() - killed_s
 
     assert len(workers) == 2
-    tally.inject(f"driver killed, nothing left behind, {pool}")
     tally.measure(
         f"after SIGKILL of the driver, {pool}",
         f"{len(workers)} workers gone after {gone_s:.1f} s, "

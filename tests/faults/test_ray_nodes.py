@@ -126,9 +126,12 @@ def test_a_lost_machine_costs_no_attempt_and_a_new_one_is_used(
             wait_for_decisions(service, 5, process)
             wait_until(lambda: is_busy(service, first), LIMIT_S)
             machines.kill(first)
+            tally.inject(f"machine of a Ray cluster lost, {mode}")
             third = machines.add()
+            tally.inject(f"machine joined a Ray cluster, {mode}")
             wait_until(lambda: is_busy(service, third), LIMIT_S)
             machines.kill(second)
+            tally.inject(f"machine of a Ray cluster lost, {mode}")
             assert wait_for_end(process) == 0, read_endings(service)
 
     losses = read_losses(service)
@@ -145,6 +148,4 @@ def test_a_lost_machine_costs_no_attempt_and_a_new_one_is_used(
         assert decided[0].user_attrs["losses"] == len(trials) - 1 - len(failed)
         assert decided[0].user_attrs["attempt"] == 1 + len(failed)
         assert verdict["energy"] is not None or len(failed) == 2
-    tally.inject(f"machine of a Ray cluster lost, {mode}", 2)
-    tally.inject(f"machine joined a Ray cluster, {mode}")
     tally.check(service, run_through(tmp_path / "whole", service))

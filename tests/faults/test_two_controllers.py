@@ -86,6 +86,7 @@ def test_a_second_controller_is_refused_and_takes_over_when_the_first_is_killed(
         holders = {note.pid for note in read_notes(tmp_path)}
         loser = second if holders == {first.pid} else first
         first.kill()
+        tally.inject("controller killed while another waits")
         second.join(LIMIT_S)
 
     refusal = read_endings(there, loser.pid)[0]
@@ -94,7 +95,6 @@ def test_a_second_controller_is_refused_and_takes_over_when_the_first_is_killed(
     assert f"process {holders.pop()} on " in refusal
     assert second.exitcode == 0
     assert set(find_writers(read_notes(tmp_path)).values()) == {1}
-    tally.inject("controller killed while another waits")
     tally.check(there)
 
 
@@ -109,11 +109,10 @@ def test_who_loses_the_lock_writes_no_more_unless_it_gets_it_again(
         wait_for_decisions(here, 3, first)
         with driving(serve_alone, wait_and_serve, there) as second:
             wait_until(lambda: bool(read_endings(there, second.pid)), LIMIT_S)
-            losses = 0
             while not find_decided(there, second.pid) and first.is_alive():
                 decided = len(read_notes(tmp_path))
                 end_holder(postgres, here, first.pid)
-                losses += 1
+                tally.inject("lock lost while another waits")
                 wait_for_decisions(here, decided + 1, second)
             assert wait_for_end(second) == 0
             status = wait_for_end(first)
@@ -124,7 +123,6 @@ def test_who_loses_the_lock_writes_no_more_unless_it_gets_it_again(
         assert f"in use by another controller, process {second.pid} on" in str(
             read_endings(here, first.pid)
         )
-    tally.inject("lock lost while another waits", losses)
     tally.check(there)
 
 
@@ -145,13 +143,13 @@ def test_a_controller_that_stood_still_while_another_took_over_writes_nothing(
             wait_for_decisions(there, len(read_notes(tmp_path)) + 3, second)
             before = find_written(here, first.pid)
             os.kill(first.pid or 0, signal.SIGCONT)
+            tally.inject("controller frozen while another took over")
             status = wait_for_end(first)
             assert wait_for_end(second) == 0, read_endings(there, second.pid)
 
     assert find_written(here, first.pid) == before
     assert status == STOPPED
     assert "StudyBusyError" in read_endings(here, first.pid)[0]
-    tally.inject("controller frozen while another took over")
     tally.check(there)
 
 
