@@ -31,7 +31,8 @@ BASH = "\n".join(block.text for block in ALL if block.language == "bash")
 COMMAND = r"^(?:timeout \S+ \d+ )?(?:python -m )?autocompress (\w+.*?)(?:\s+(?:#|\|\|).*)?$"
 COMMANDS = [*dict.fromkeys(re.findall(COMMAND, BASH, re.MULTILINE))]
 NEEDS = ("needs Docker", "needs Kubernetes", "needs PostgreSQL", "needs a cluster")
-REASONS = ("installs", "make ", "serves ", "starts Ray", *NEEDS)  # What no test can do, and nothing else.
+# What no test of documents can do, and nothing else.
+REASONS = ("installs", "make ", "serves ", "starts Ray", *NEEDS)
 SMALL = {
     "epochs = 20": "epochs = 8",
     "evaluations = 24": "evaluations = 3",
