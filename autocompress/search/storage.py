@@ -27,6 +27,7 @@ MASK = "***"
 # What libpq or a proxy takes as a secret in the query of a URL.
 _SECRET = re.compile(r"pass(word|wd)?$|pwd$|secret|token", re.IGNORECASE)
 # A server that drops packets is noticed after about 15 s, not after the hours of Linux.
+ENCODING = "utf8"  # Of what is sent and read, also where a server keeps bytes of SQL_ASCII.
 PATIENCE: Mapping[str, int] = {
     "connect_timeout": 10,
     "keepalives": 1,
@@ -262,6 +263,7 @@ def make_server_options(url: str, how: Opening) -> dict[str, Any]:
     """Return the options of an engine on a server."""
     given = _parse(url).query
     options: dict[str, Any] = {**PATIENCE, "application_name": name_application(how.study)}
+    options["client_encoding"] = ENCODING
     options = {key: value for key, value in options.items() if key not in given}
     events: list[Callable[[Any, Any], None]] = [_settle_session]
     events += [_forbid_writing] if how.read_only else []

@@ -175,6 +175,16 @@ def test_a_role_that_may_only_read_reads(postgres: PostgresServer) -> None:
         pass
 
 
+def test_a_database_that_keeps_bytes_holds_text_as_well(postgres: PostgresServer) -> None:
+    postgres.execute("CREATE DATABASE bytes ENCODING 'SQL_ASCII' TEMPLATE template0")
+    url = postgres.make_url("bytes")
+
+    with hold_study("größe", url, {"seed": 0}) as held:
+        held.study.set_user_attr("known", "ja, größer")
+
+    assert open_study("größe", url).user_attrs["known"] == "ja, größer"
+
+
 def test_an_administrator_who_reads_cannot_write(postgres: PostgresServer) -> None:
     url = postgres.make_database()
     with hold_study("one", url, {}):
