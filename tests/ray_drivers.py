@@ -4,6 +4,7 @@
 """
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -21,13 +22,13 @@ os.environ.update(  # Before Ray is imported.
 import ray
 from ray.cluster_utils import Cluster
 
-from autocompress.errors import ClusterError
-from autocompress.execute import ray_pool
+from autocompress.errors import ClusterError, DataError
+from autocompress.execute import ray_watch
 from autocompress.execute.choose import Placeless
 from autocompress.execute.ray_pool import RayPool
 from autocompress.execute.settings import ExecuteSettings
 from autocompress.store.run_folder import RunFolder
-from tests.workers import PerformerFactory, make_job, take_outcome
+from tests.workers import PerformerFactory, make_job, take_outcome, wait_until
 
 STORE_BYTES = 10**8
 HEALTH = {  # A machine that says nothing for a second is dead; by default it takes 13.
@@ -118,9 +119,79 @@ def move(root: str) -> None:
         )
 
 
+class Told(logging.Handler):
+    """Keeps what was warned of."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a message."""
+        self.said.append(record.getMessage())
+
+
+def shun(root: str) -> None:
+    """Meet a machine with another version and a sick one; take others until there are none."""
+    told = Told()
+    logging.getLogger("autocompress").addHandler(told)
+    (Path(root) / "sitecustomize.py").write_text(
+        "import autocompress\nautocompress.__version__ = '0.0'\n"
+    )
+    with hold_cluster() as cluster:
+
+        def add(**environment: str) -> Any:
+            return cluster.add_node(
+                num_cpus=1, object_store_memory=STORE_BYTES, env_vars=environment
+            )
+
+        add(PYTHONPATH=os.pathsep.join([root, *sys.path]))
+        add(SICK="1")
+        pool = open_pool(root, address=cluster.address)
+        pool.submit("calm", make_job())
+        calm = take_outcome(pool)[1].error
+        pool.submit("wait0", make_job("meet", 0))
+        well = add()
+        while pool.slots < 3:
+            pool.wait()
+        pool.submit("wait1", make_job("meet", 1))
+        met = [take_outcome(pool)[1].error for _ in range(2)]
+        keys = ["first", "second"]
+        for key in keys:
+            pool.submit(key, make_job("refuse_if_sick"))
+        outcomes = dict(take_outcome(pool) for _ in keys)
+        (lost,) = (key for key in keys if outcomes[key].lost)
+        again = []
+        for place in range(3):
+            pool.submit(f"{lost}{place}", make_job("refuse_if_sick"))
+            again.append(take_outcome(pool)[1].error)
+        left = pool.slots
+        pool.submit(lost, make_job("hang_once"))
+        wait_until((Path(root) / "hangs").exists)
+        cluster.remove_node(well, allow_graceful=False)
+        gone = take_outcome(pool)[1].lost
+        pool.submit(lost, make_job("refuse_if_sick"))
+        raised = ""
+        try:
+            take_outcome(pool)
+        except DataError as error:
+            raised = str(error)
+        pool.close()
+        say(
+            calm=calm,
+            met=met,
+            lost=outcomes[lost].error,
+            again=again,
+            left=left,
+            gone=gone,
+            raised=raised,
+            told=[one for one in told.said if "is not used" in one],
+        )
+
+
 def lose_head(root: str) -> None:
     """Lose the head while a job runs."""
-    ray_pool.HEAD_S, ray_pool.PROBE_S = 2.0, 0.2
+    ray_watch.HEAD_S, ray_watch.PROBE_S = 2.0, 0.2
     with hold_cluster() as cluster:
         cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
         pool = open_pool(root, address=cluster.address)
@@ -161,7 +232,7 @@ def say(**found: Any) -> None:
     sys.stdout.flush()
 
 
-DRIVERS = {"hang": hang, "move": move, "lose_head": lose_head, "lose_machine": lose_machine}
+DRIVERS = {one.__name__: one for one in (hang, move, shun, lose_head, lose_machine)}
 
 if __name__ == "__main__":
     DRIVERS[sys.argv[1]](sys.argv[2])

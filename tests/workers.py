@@ -109,6 +109,12 @@ def _refuse_data(_: Path, __: Job) -> Outcome:
     raise DataError("a label is wrong")
 
 
+def _refuse_if_sick(root: Path, job: Job) -> Outcome:
+    if os.environ.get("SICK"):
+        return _refuse_data(root, job)
+    return calm_outcome(job)
+
+
 def _use_up_memory(_: Path, __: Job) -> Outcome:
     raise MemoryError
 
@@ -212,6 +218,7 @@ ACTS: dict[str, Callable[[Path, Job], Outcome]] = {
     "fail": _fail,
     "refuse_settings": _refuse_settings,
     "refuse_data": _refuse_data,
+    "refuse_if_sick": _refuse_if_sick,
     "use_up_memory": _use_up_memory,
     "break_cuda": _break_cuda,
     "diverge": _diverge,

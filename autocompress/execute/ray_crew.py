@@ -76,9 +76,19 @@ class Member:
         """Return where it is, for people."""
         return f"the worker {self.pid} on {self.address}" if self.pid else "a worker"
 
+    @property
+    def machine(self) -> str:
+        """Return which machine it is on, for people."""
+        return f"the machine {self.address} (node {self.node[:12]})"
+
 
 class Crew:
-    """Asks Ray for actors, and lets them go."""
+    """Asks Ray for actors, and lets them go.
+
+    Attributes:
+        members: Those that were asked for and have not ended.
+        shunned: Machines on which no more of them are wanted.
+    """
 
     def __init__(self, clock: Callable[[], float], parent: str = "") -> None:
         """Ask for none yet.
@@ -88,6 +98,7 @@ class Crew:
             parent: Folder for the scratch folders of actors; that of their system when empty.
         """
         self.members: list[Member] = []
+        self.shunned: frozenset[str] = frozenset()
         self._clock = clock
         self._parent = parent
 
@@ -109,6 +120,18 @@ class Crew:
             if one.state == "idle" and one.profile == profile and not self._is_silent(one):
                 return one
         return None
+
+    def shun(self, nodes: frozenset[str]) -> None:
+        """Want actors on all machines but these; those with a job on them may end it."""
+        if nodes != self.shunned:  # Who waits for a place was asked for with other machines.
+            self.dismiss([one for one in self.members if one.state == "asked"])
+        self.shunned = nodes
+        self.dismiss([o for o in self.members if o.node in nodes and o.state != "busy"])
+
+    def has_others(self, profile: Profile, nodes: frozenset[str]) -> bool:
+        """Return whether actors of a profile fit on machines that are not among ``nodes``."""
+        alive = (one for one in ray.nodes() if one["Alive"] and one["NodeID"] not in nodes)
+        return any(_fits(profile, one["Resources"]) for one in alive)
 
     def dismiss(self, members: list[Member]) -> None:
         """Let idle actors remove their files, then end them."""
@@ -143,6 +166,7 @@ class Crew:
             num_gpus=profile.gpus,
             max_restarts=0,
             max_task_retries=0,
+            label_selector=avoid_nodes(self.shunned),
         ).remote(profile.threads, GROWTH_BYTES, self._parent)
         member = Member(
             profile=profile,
@@ -152,6 +176,11 @@ class Crew:
             since_s=self._clock(),
         )
         self.members.append(member)
+
+
+def avoid_nodes(nodes: frozenset[str]) -> dict[str, str]:
+    """Return Ray's ``label_selector`` for all machines but these."""
+    return {"ray.io/node-id": f"!in({','.join(sorted(nodes))})"} if nodes else {}
 
 
 def _measure_worth(member: Member) -> int:

@@ -12,28 +12,27 @@ import ray
 from ray.exceptions import RayError
 
 import autocompress
-from autocompress.errors import ArtifactError, ClusterError, SettingError
+from autocompress.errors import ArtifactError, SettingError
 from autocompress.execute.base import make_failure, read_outcome
+from autocompress.execute.ray_bases import Bases
 from autocompress.execute.ray_cluster import Cluster, connect
-from autocompress.execute.ray_crew import Crew, Member, Profile, describe_shortage, make_profile
+from autocompress.execute.ray_crew import Crew, Member, Profile, make_profile
 from autocompress.execute.ray_deaths import explain_death, name_failure_of_ray
-from autocompress.execute.ray_worker import Answer, Maker, Place
+from autocompress.execute.ray_ward import Ward
+from autocompress.execute.ray_watch import ClusterWatch
+from autocompress.execute.ray_worker import PYTHON, Answer, Maker, Place
 from autocompress.execute.settings import ExecuteSettings
 from autocompress.execute.subprocess_pool import Run
 from autocompress.execute.worker import STOPPING, Reply
 from autocompress.jobs import Job, Outcome
-from autocompress.store.files import name_failure
-from autocompress.store.freight import read_files, store_files
+from autocompress.store.freight import store_files
 from autocompress.store.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
 START_S = 600.0  # A worker imports PyTorch and makes its runner before its first job.
 LOOK_S = 1.0
-PLACE_S = 60.0  # An autoscaler may need minutes, but who waits wants to know.
-PROBE_S = 5.0
-HEAD_S = 45.0  # Ray itself ends this process after a minute without its head.
-BASES = 4  # Models that Ray holds; a round has one.
+OF_A_MACHINE = {"ArtifactError", "DataError"}  # What may go wrong there and nowhere else.
 PAUSE_S = 5.0  # Before another worker is asked for when one could not be made ready.
 
 
@@ -42,7 +41,8 @@ class RayPool:
 
     They are asked for at the first job, all at once, so that an autoscaler sees what is wanted.
     A worker that dies, hangs or is broken is replaced; its job has failed, or is lost with its
-    machine. Results come back through Ray and are stored here.
+    machine. What no attempt can mend on one machine costs that machine and no attempt, see
+    :class:`Ward`. Results come back through Ray and are stored here.
     """
 
     def __init__(
@@ -66,17 +66,16 @@ class RayPool:
         self._settings = settings
         self._clock = clock
         self._cluster: Cluster | None = None
+        self._watch: ClusterWatch | None = None
         self._crew = Crew(clock)
+        self._ward = Ward()
         self._sent: Any = None  # Reference of the maker.
-        self._bases: dict[str, Any] = {}  # References of models, by key.
+        self._bases = Bases(folder)
         self._waiting: deque[tuple[str, Job]] = deque()
         self._done: deque[tuple[str, Outcome | Exception]] = deque()
         self._told = self.slots
         self._paused_until_s = -math.inf
         self._last_start = ""  # Why a worker could not be made ready.
-        self._full_since_s = math.inf
-        self._is_warned = False
-        self._heard_s = self._probed_s = -math.inf
 
     @property
     def slots(self) -> int:
@@ -123,7 +122,8 @@ class RayPool:
         while not self._done:
             with name_failure_of_ray():
                 self._look()
-                self._check_cluster()
+                assert self._watch is not None
+                self._watch.check(self._crew)
                 self._tend()
             if self._has_grown() and not self._done:
                 return None
@@ -161,7 +161,7 @@ class RayPool:
                 "is 0; set it to the GPUs, or the part of one, that each worker gets",
                 found,
             )
-        self._heard_s = self._probed_s = self._full_since_s = self._clock()
+        self._watch = ClusterWatch(self._cluster, self._clock)
 
     def _has_grown(self) -> bool:
         """Return whether there are more slots than when it was last asked."""
@@ -177,10 +177,19 @@ class RayPool:
 
     def _tend(self) -> None:
         """Have the workers that are wanted, and give them jobs."""
+        self._shun()
         self._begin_ready()
         if self._clock() >= self._paused_until_s:
             for profile, wanted in self._count_wanted().items():
                 self._crew.resize(profile, wanted)
+
+    def _shun(self) -> None:
+        """Leave machines alone that are sick, unless there are no others."""
+        if self._ward.is_sick and not self._crew.count("starting", "idle", "busy"):
+            profile = make_profile(self._settings, "fast")
+            if not self._crew.has_others(profile, self._ward.shunned):
+                self._ward.discharge()
+        self._crew.shun(self._ward.shunned)
 
     def _count_wanted(self) -> dict[Profile, int]:
         """Return how many workers of each profile there should be.
@@ -207,7 +216,7 @@ class RayPool:
     def _begin(self, member: Member, key: str, job: Job) -> None:
         try:
             stored = read_outcome(self._folder, key)
-            base = [] if stored else self._send_base(job.base)
+            base = [] if stored else self._bases.send(job.base)
         except ArtifactError as error:
             self._done.append((key, error))
             return
@@ -225,24 +234,6 @@ class RayPool:
         )
         member.ref = member.handle.run.remote(key, job.to_json(), base)
         member.state, member.since_s = "busy", self._clock()
-
-    def _send_base(self, key: str) -> list[Any]:
-        """Return the reference of a model, in a list; an empty one where none is needed."""
-        if not key or not self._holds(key):
-            return []
-        if key not in self._bases:
-            path = self._folder.path(key)
-            with name_failure(path, "read"):
-                self._bases[key] = ray.put(read_files(path))
-        while len(self._bases) > BASES:
-            del self._bases[next(iter(self._bases))]  # Jobs that need it hold it themselves.
-        return [self._bases[key]]
-
-    def _holds(self, key: str) -> bool:
-        try:
-            return self._folder.has(key)
-        except ValueError:  # No key of the run folder: the runner knows what it means.
-            return False
 
     def _look(self) -> None:
         """Wait for some time for an answer, a death or a deadline, and note what it means."""
@@ -269,27 +260,6 @@ class RayPool:
         else:
             self._fail_start(make_failure(f"a worker was not ready after {START_S:g} seconds", 0))
 
-    def _check_cluster(self) -> None:
-        """Say when fewer workers have a place than were asked for, or the head is silent.
-
-        Raises:
-            ClusterError: It has been silent for too long.
-        """
-        assert self._cluster is not None
-        now_s, asked = self._clock(), self._crew.count("asked")
-        if not asked:
-            self._full_since_s, self._is_warned = now_s, False
-        elif now_s - self._full_since_s >= PLACE_S and not self._is_warned:
-            self._is_warned = True
-            logger.warning("%s", describe_shortage(self._crew.members))
-        if now_s - self._probed_s < PROBE_S:
-            return
-        self._probed_s = now_s
-        if self._cluster.has_head():
-            self._heard_s = now_s
-        elif now_s - self._heard_s >= HEAD_S:
-            raise ClusterError(f"its head {self._cluster.address} does not answer")
-
     def _hear(self, member: Member, ref: Any) -> None:
         """Take in what an actor says."""
         try:
@@ -307,18 +277,36 @@ class RayPool:
 
     def _place(self, member: Member, place: Place) -> None:
         member.node, member.pid, member.address = place.node, place.pid, place.address
-        if place.version != autocompress.__version__:
-            raise SettingError(
-                f"{member.place} has autocompress {place.version}, want "
-                f"{autocompress.__version__} as here; install one version everywhere"
-            )
-        member.ref = member.handle.prepare.remote([self._sent])
-        member.state = "starting"
+        if (place.version, place.python) != (autocompress.__version__, PYTHON):
+            self._refuse(member, place)
+        else:
+            member.ref = member.handle.prepare.remote([self._sent])
+            member.state = "starting"
+
+    def _refuse(self, member: Member, place: Place) -> None:
+        """Use a machine no further whose code is another than ours.
+
+        Raises:
+            SettingError: There are no others.
+        """
+        self._crew.end(member)
+        is_new = place.node not in self._ward.unfit
+        self._ward.unfit.add(place.node)
+        text = (
+            f"{member.machine} has autocompress {place.version} and Python {place.python}, want "
+            f"{autocompress.__version__} and {PYTHON} as here; install one version everywhere"
+        )
+        if not self._crew.has_others(member.profile, self._ward.shunned):
+            raise SettingError(text)
+        if is_new:
+            logger.warning("a machine is not used: %s", text)
 
     def _start(self, member: Member, reply: Reply) -> None:
         if reply.stop or reply.outcome:
             self._crew.end(member)
-            self._fail_start(_read_result(reply))
+            lost = self._blame_machine(member, reply, "")
+            if lost is None:
+                self._fail_start(_read_result(reply, member))
             return
         member.state = "idle"
 
@@ -327,7 +315,8 @@ class RayPool:
         run, reply = member.run, Reply.from_bytes(answer.reply)
         assert run is not None
         member.state, member.run = "idle", None
-        result = _read_result(reply)
+        lost = self._blame_machine(member, reply, run.key)
+        result = _read_result(reply, member) if lost is None else lost
         try:
             for key, files in answer.models.items():
                 store_files(self._folder, key, files)
@@ -338,6 +327,20 @@ class RayPool:
         self._done.append((run.key, result))
         if reply.leaving:
             self._crew.dismiss([member])
+
+    def _blame_machine(self, member: Member, reply: Reply, key: str) -> Outcome | None:
+        """Return a lost outcome where an error is the trouble of one machine, which is left."""
+        if reply.stop not in OF_A_MACHINE:
+            return None
+
+        def has_others(nodes: frozenset[str]) -> bool:
+            return self._crew.has_others(member.profile, nodes)
+
+        if not self._ward.admit(member.node, key, reply.text, has_others):
+            return None
+        text = f"{member.machine} is not used any further, {member.place} says: {reply.text}"
+        logger.warning("%s", text)
+        return replace(make_failure(text, 0.0), lost=True)
 
     def _lose(self, member: Member, error: RayError) -> None:
         """Note the end of an actor."""
@@ -373,6 +376,9 @@ def _find_deadline(member: Member) -> float:
     return member.since_s + START_S if member.state == "starting" else math.inf
 
 
-def _read_result(reply: Reply) -> Outcome | Exception:
+def _read_result(reply: Reply, member: Member) -> Outcome | Exception:
     """Return the outcome in a reply, or the error that it tells of."""
-    return STOPPING[reply.stop](reply.text) if reply.stop else Outcome.from_json(reply.outcome)
+    where = f"{member.place}: " if reply.stop in OF_A_MACHINE else ""
+    if reply.stop:
+        return STOPPING[reply.stop](where + reply.text)
+    return Outcome.from_json(reply.outcome)

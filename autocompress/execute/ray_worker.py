@@ -22,11 +22,13 @@ from autocompress.execute.memory import breaks_process, read_resident
 from autocompress.execute.threads import limit_libraries, set_threads
 from autocompress.execute.worker import STOPPING, Reply, reply_error
 from autocompress.jobs import Job
+from autocompress.store.files import name_failure
 from autocompress.store.freight import Files, read_files, store_files
 from autocompress.store.run_folder import RunFolder
 
 Maker = Callable[[str], Runner]
 
+PYTHON = ".".join(map(str, sys.version_info[:2]))  # Pickles of another one may not be read.
 SCRATCH = "autocompress-worker-"  # The process id follows.
 
 
@@ -78,8 +80,8 @@ class RayWorker:
         self._threads = threads
         self._growth_bytes = growth_bytes
         self._enough = 0
-        self._scratch = make_scratch(Path(parent or tempfile.gettempdir()))
-        self._folder = RunFolder(self._scratch)
+        self._parent = Path(parent or tempfile.gettempdir())
+        self._folder: RunFolder | None = None
         self._runner: Runner | None = None
         self._known: set[str] = set()
 
@@ -95,8 +97,10 @@ class RayWorker:
         """
         begun = time.monotonic()
         try:
+            with name_failure(self._parent):  # Here and not before: an answer tells the machine.
+                self._folder = RunFolder(make_scratch(self._parent))
             make: Maker = ray.get(maker[0])
-            self._runner = make(str(self._scratch))
+            self._runner = make(str(self._folder.root))
         except Exception as error:  # noqa: BLE001 - the executor's edge
             return reply_error(error, time.monotonic() - begun).to_bytes()
         self._known = set(list_models(self._folder))
@@ -112,13 +116,14 @@ class RayWorker:
                 and for runners that keep their models elsewhere.
         """
         begun = time.monotonic()
+        assert self._runner is not None
+        assert self._folder is not None
         set_threads(self._threads)  # At every job: the one before may have changed it.
         try:
             asked = Job.from_json(job)
             if base and not self._folder.has(asked.base):
                 store_files(self._folder, asked.base, ray.get(base[0]))
                 self._known.add(asked.base)
-            assert self._runner is not None
             outcome = try_job(self._runner, key, asked, time.monotonic)
         except tuple(STOPPING.values()) as error:
             reply = reply_error(error, time.monotonic() - begun)
@@ -128,19 +133,20 @@ class RayWorker:
         self._enough = self._enough or read_resident() + self._growth_bytes
         if read_resident() > self._enough:
             reply = replace(reply, leaving=True)
-        return Answer(reply=reply.to_bytes(), models=self._take_models())
+        return Answer(reply=reply.to_bytes(), models=self._take_models(self._folder))
 
     def clear(self) -> None:
         """Remove the scratch folder; the last call."""
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        if self._folder is not None:
+            shutil.rmtree(self._folder.root, ignore_errors=True)
 
-    def _take_models(self) -> dict[str, Files]:
+    def _take_models(self, folder: RunFolder) -> dict[str, Files]:
         """Return the models that were stored since, and keep only those that came from outside."""
         models = {}
-        for key in list_models(self._folder):
+        for key in list_models(folder):
             if key not in self._known:
-                models[key] = read_files(self._folder.path(key))
-                shutil.rmtree(self._folder.path(key))
+                models[key] = read_files(folder.path(key))
+                shutil.rmtree(folder.path(key))
         return models
 
 
@@ -151,7 +157,7 @@ def locate() -> Place:
         address=ray.util.get_node_ip_address(),
         pid=os.getpid(),
         version=autocompress.__version__,
-        python=".".join(map(str, sys.version_info[:2])),
+        python=PYTHON,
     )
 
 

@@ -168,6 +168,27 @@ def test_machines_join_and_are_lost(tmp_path: Path, place: str) -> None:
 
 
 @pytest.mark.slow
+def test_a_sick_machine_and_one_of_another_version_are_left_to_themselves(
+    tmp_path: Path, place: str
+) -> None:
+    found = drive("shun", tmp_path, place)
+
+    other, sick = found.pop("told")
+    assert " has autocompress 0.0 and Python " in other
+    assert found.pop("lost") == sick
+    assert sick.endswith("says: a label is wrong")
+    # There is no other machine any more, and so it is tried again.
+    assert found.pop("raised").endswith(": a label is wrong")
+    assert found == {
+        "calm": "",
+        "met": [""] * 2,
+        "again": [""] * 3,
+        "left": 2,
+        "gone": True,
+    }
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("driver", "cause"),
     [("lose_head", "its head"), ("lose_machine", "Ray has ended on this machine")],

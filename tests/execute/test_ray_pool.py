@@ -66,7 +66,7 @@ def interrupt() -> Iterator[None]:
             raise WarnedError(record.getMessage())
 
     handler = Interrupt(logging.WARNING)
-    logger = logging.getLogger("autocompress.execute.ray_pool")
+    logger = logging.getLogger("autocompress.execute")
     logger.addHandler(handler)
     yield
     logger.removeHandler(handler)
@@ -249,6 +249,17 @@ def test_settings_that_no_runner_can_have_are_raised(open_pool: Open) -> None:
         run(open_pool("refuse_settings"))
 
 
+def test_a_version_that_no_machine_has_is_refused(
+    open_pool: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autocompress.__version__", "0.0")
+
+    with pytest.raises(
+        SettingError, match=r"^the machine 127\.0\.0\.1 \(node .* and .*, want 0\.0 and"
+    ):
+        run(open_pool())
+
+
 def test_one_process_serves_100_jobs(open_pool: Open) -> None:
     pool = open_pool()
 
@@ -274,7 +285,7 @@ def test_threads_are_those_that_ray_reserves(
 def test_workers_join_when_there_is_room(open_pool: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     other, pool = open_pool(cpus=2), open_pool(workers=2, cpus=1.5)
     run(other)
-    monkeypatch.setattr("autocompress.execute.ray_pool.PLACE_S", 0.0)
+    monkeypatch.setattr("autocompress.execute.ray_watch.PLACE_S", 0.0)
     pool.submit("key", make_job())
 
     with pytest.raises(
@@ -295,7 +306,7 @@ def test_workers_join_when_there_is_room(open_pool: Open, monkeypatch: pytest.Mo
 def test_a_request_that_no_machine_can_meet_is_told(
     open_pool: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("autocompress.execute.ray_pool.PLACE_S", 0.0)
+    monkeypatch.setattr("autocompress.execute.ray_watch.PLACE_S", 0.0)
     pool = open_pool(workers=2, gpus=0.5)
     pool.submit("key", make_job())
 
