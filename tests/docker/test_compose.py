@@ -118,7 +118,7 @@ def test_every_service_says_whether_it_is_healthy(compose: dict[str, Any]) -> No
     for service in compose["services"].values():
         assert service["healthcheck"]["test"][0] == "CMD"
         assert service["healthcheck"]["retries"] >= 1
-        assert service["restart"] in {"unless-stopped", "on-failure:10"}
+        assert service["restart"] in {"unless-stopped", "on-failure", "on-failure:10"}
 
 
 def test_no_service_has_more_rights_than_it_needs(compose: dict[str, Any]) -> None:
