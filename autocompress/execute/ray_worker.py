@@ -3,11 +3,14 @@
 It knows no shared folder: models come as bytes, and what a job stores is sent back as bytes.
 """
 
+import hashlib
 import os
 import shutil
+import socket
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -29,7 +32,7 @@ from autocompress.store.run_folder import RunFolder
 Maker = Callable[[str], Runner]
 
 PYTHON = ".".join(map(str, sys.version_info[:2]))  # Pickles of another one may not be read.
-SCRATCH = "autocompress-worker-"  # The process id follows.
+SCRATCH = "autocompress-worker-"  # The system and the process id follow.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,12 +165,32 @@ def locate() -> Place:
 
 
 def make_scratch(parent: Path, prefix: str = SCRATCH) -> Path:
-    """Return a new folder of this process; those of processes that were killed are removed."""
+    """Return a new folder of this process; those of its system's dead processes are removed.
+
+    Other machines may have theirs in the same folder, and containers know processes by the same
+    numbers: whose a folder is says its name.
+    """
+    prefix += f"{name_system()}-"
     for path in parent.glob(f"{prefix}*"):
         with suppress(ValueError, OSError):  # Another user's, or nothing of ours.
             if not _is_alive(int(path.name.removeprefix(prefix).partition("-")[0])):
                 shutil.rmtree(path, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=parent))
+
+
+def name_system() -> str:
+    """Return a short name for what numbers this process: a container or machine since its boot.
+
+    Two that have the same name know the same processes; one that cannot be told has a new name
+    each time, and leaves what was killed there.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        space = Path("/proc/self/ns/pid").readlink()
+    except OSError:
+        boot, space = uuid.uuid4().hex, Path()
+    facts = f"{socket.gethostname()} {boot} {space}"
+    return hashlib.sha256(facts.encode()).hexdigest()[:6]  # Names of sockets are short.
 
 
 def list_models(folder: RunFolder) -> list[str]:
