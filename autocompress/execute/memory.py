@@ -53,8 +53,12 @@ def trim_memory() -> None:
 
 
 def read_resident() -> int:
-    """Return the bytes of this process in memory; 0 where the system does not tell."""
+    """Return the bytes of this process alone in memory; 0 where the system does not tell.
+
+    What it shares with others, files and Ray's object store, is not its growth.
+    """
     statm = Path("/proc/self/statm")
     if not statm.exists():
         return 0
-    return int(statm.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGESIZE")
+    _, resident, shared, *_ = map(int, statm.read_text(encoding="ascii").split())
+    return (resident - shared) * os.sysconf("SC_PAGESIZE")

@@ -1,4 +1,5 @@
 import gc
+import mmap
 import sys
 from pathlib import Path
 
@@ -70,6 +71,20 @@ def test_trimming_gives_small_blocks_back() -> None:
     trim_memory()
 
     assert read_resident() < full - 30_000_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")
+def test_memory_that_processes_share_is_no_growth() -> None:
+    before = read_resident()
+    with mmap.mmap(-1, 60_000_000) as shared:  # As Ray's object store.
+        shared.write(bytes(60_000_000))
+        gc.collect()
+        with_shared = read_resident()
+    own = b"x" * 60_000_000
+    with_own = read_resident()
+
+    assert with_shared - before < 20_000_000
+    assert with_own - before > len(own) - 20_000_000
 
 
 @pytest.mark.slow  # A worker imports PyTorch and evaluates 40 candidates.
