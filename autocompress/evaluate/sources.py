@@ -42,10 +42,13 @@ def collect_sources(settings: TaskSettings) -> Files:
 
 
 def install_sources(files: Files, folder: Path) -> None:
-    """Write modules into ``folder`` and let them be found before any other of their names."""
+    """Write modules into ``folder`` and let them be found after what is installed here.
+
+    Beside the functions of a task may lie files that are called as a library is.
+    """
     if files:
         write_files(folder, files)
-        sys.path.insert(0, str(folder))
+        sys.path.append(str(folder))
         importlib.invalidate_caches()
 
 

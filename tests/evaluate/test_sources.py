@@ -77,9 +77,10 @@ def test_a_fresh_process_imports_what_was_taken_along(tmp_path: Path) -> None:
     before = list(sys.path)
 
     install_sources(files, tmp_path / "there")
-    added = sys.path[0]
+    after = list(sys.path)
     sys.path[:] = before
 
-    assert added == str(tmp_path / "there")
+    added = str(tmp_path / "there")
+    assert after == [*before, added]
     code = "import losses; assert losses.FACTOR + losses.ADDED == 3"
     subprocess.run([sys.executable, "-c", code], cwd=added, check=True)
