@@ -3,7 +3,7 @@
     python -m experiments.scaling.simulate [--workers 1 10 100 1000] [--job-s 10 30 120 600]
         [--storage postgresql+psycopg://USER:PASSWORD@HOST/DATABASE] [--recorded SECONDS.txt]
 
-See README.md here. Only the workers are simulated, and their clock advances by the time that the
+See RESULTS.md. Only the workers are simulated, and their clock advances by the time that the
 controller really takes. Prints rows of a markdown table.
 """
 
@@ -62,6 +62,7 @@ class Case:
         ahead: Jobs submitted beyond the workers.
         evaluations: Candidates scored.
         chains: Annealing chains; 0 for as many as a search takes by itself.
+        drafts: Moves drafted for each proposal.
         seed: Of the search and of the job times.
         storage: URL of a database; empty for SQLite.
         charge: Which of the controller's times moves the simulated clock.
@@ -72,6 +73,7 @@ class Case:
     ahead: int
     evaluations: int
     chains: int
+    drafts: int
     seed: int
     storage: str
     charge: str
@@ -111,7 +113,9 @@ def make_settings(case: Case, folder: str) -> Settings:
         storage=case.storage,
         budget=Budget(weights=0.25),
         rounds=RoundSettings(step=1000.0),
-        search=SearchSettings(evaluations=case.evaluations, chains=case.chains),
+        search=SearchSettings(
+            evaluations=case.evaluations, chains=case.chains, drafts=case.drafts
+        ),
         execute=ExecuteSettings(workers=case.workers),
     )
     return settle_chains(resolve_settings(settings))
@@ -193,6 +197,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--per-worker", type=int, default=10, help="evaluations of each worker")
     parser.add_argument("--least", type=int, default=200, help="evaluations of a search, at least")
     parser.add_argument("--chains", type=int, default=0)
+    parser.add_argument("--drafts", type=int, default=32)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--model", default="resnet20", help="of the zoo, for CIFAR-10")
     parser.add_argument("--storage", default="", help="URL of a database; SQLite without it")
@@ -220,6 +225,7 @@ def main() -> None:
             ahead=ahead,
             evaluations=max(asked.least, workers * asked.per_worker),
             chains=asked.chains,
+            drafts=asked.drafts,
             seed=seed,
             storage=asked.storage,
             charge=asked.charge,
