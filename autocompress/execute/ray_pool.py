@@ -195,7 +195,7 @@ class RayPool:
         """Return how many workers of each profile there should be.
 
         Those for candidates are asked for at once. When models want other places, both would
-        wait for each other's: workers without jobs make room.
+        wait for each other's: workers without jobs make room, whatever they are for.
         """
         workers = self._settings.workers
         fast, model = (make_profile(self._settings, stage) for stage in ("fast", "full"))
@@ -203,15 +203,20 @@ class RayPool:
             return {fast: workers}
         models = sum(job.stage != "fast" for _, job in self._list_flying())
         others = len(self._list_flying()) - models
-        return {fast: workers if others or not models else 0, model: min(workers, models)}
+        wanted = min(workers, others) if models else workers
+        return {fast: wanted, model: min(workers, models)}
 
     def _begin_ready(self) -> None:
         """Give jobs that wait to workers that are ready."""
+        full: set[Profile] = set()  # A thousand jobs may wait for a thousand workers.
         for key, job in list(self._waiting):
-            member = self._crew.find_idle(make_profile(self._settings, job.stage))
+            profile = make_profile(self._settings, job.stage)
+            member = None if profile in full else self._crew.find_idle(profile)
             if member is not None:
                 self._waiting.remove((key, job))
                 self._begin(member, key, job)
+            else:
+                full.add(profile)
 
     def _begin(self, member: Member, key: str, job: Job) -> None:
         try:

@@ -1,25 +1,19 @@
 """What only a Ray cluster can promise: places, crashes, hangs, growth and separate files."""
 
-import logging
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from autocompress.errors import ArtifactError, SettingError
-from autocompress.execute.choose import Placeless
 from autocompress.execute.settings import ExecuteSettings
-from autocompress.jobs import Outcome
 from autocompress.store.freight import read_files, write_files
 from autocompress.store.run_folder import RunFolder
 from tests.workers import (
-    PerformerFactory,
     make_job,
     make_storer,
     read_runs,
@@ -29,59 +23,17 @@ from tests.workers import (
 
 pytest.importorskip("ray", reason="Ray is not installed")
 from autocompress.execute.ray_pool import RayPool
+from tests.ray_pools import Open, meet, opening_pools, run
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
-Open = Callable[..., RayPool]
 WEIGHTS = np.frombuffer(b"1234", dtype=np.uint8)
 
 
 @pytest.fixture
 def open_pool(tmp_path: Path) -> Iterator[Open]:
-    opened: list[RayPool] = []
-
-    def open_one(
-        act: str = "calm", clock: Callable[[], float] = time.monotonic, **changes: Any
-    ) -> RayPool:
-        settings = ExecuteSettings(executor="ray", address="local", **changes)
-        maker = Placeless(PerformerFactory(str(tmp_path), act))
-        opened.append(RayPool(lambda: maker, RunFolder(tmp_path), settings, clock))
-        return opened[-1]
-
-    yield open_one
-    for pool in opened:
-        pool.close()
-
-
-class WarnedError(Exception):
-    """A warning was given while the pool waited."""
-
-
-@pytest.fixture
-def interrupt() -> Iterator[None]:
-    """Let a warning end the wait that gives it."""
-
-    class Interrupt(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            raise WarnedError(record.getMessage())
-
-    handler = Interrupt(logging.WARNING)
-    logger = logging.getLogger("autocompress.execute")
-    logger.addHandler(handler)
-    yield
-    logger.removeHandler(handler)
-
-
-def run(pool: RayPool, base: str = "calm", key: str = "key", stage: Any = "fast") -> Outcome:
-    pool.submit(key, replace(make_job(base), stage=stage))
-    return take_outcome(pool)[1]
-
-
-def meet(pool: RayPool) -> list[Outcome]:
-    """Run two jobs that wait for each other; afterwards two workers are ready."""
-    for seed in range(2):
-        pool.submit(f"meet{seed}", make_job("meet", seed))
-    return [take_outcome(pool)[1] for _ in range(2)]
+    with opening_pools(tmp_path) as opener:
+        yield opener
 
 
 def is_alive(pid: int) -> bool:
@@ -279,63 +231,6 @@ def test_threads_are_those_that_ray_reserves(
 
     assert [outcome.metrics["openmp"] for outcome in outcomes] == [wanted] * 2
     assert [outcome.energy for outcome in outcomes] == [wanted] * 2
-
-
-@pytest.mark.usefixtures("interrupt")
-def test_workers_join_when_there_is_room(open_pool: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    other, pool = open_pool(cpus=2), open_pool(workers=2, cpus=1.5)
-    run(other)
-    monkeypatch.setattr("autocompress.execute.ray_watch.PLACE_S", 0.0)
-    pool.submit("key", make_job())
-
-    with pytest.raises(
-        WarnedError, match=r"^Ray has a place for 0 of 2 workers: each of them asks for 1\.5 CPUs"
-    ):
-        pool.wait()
-    other.close()
-    monkeypatch.undo()
-    pool.submit("meet0", make_job("meet", 0))
-    pool.submit("meet1", make_job("meet", 1))
-    outcomes = [take_outcome(pool)[1] for _ in range(3)]
-
-    assert [outcome.error for outcome in outcomes] == [""] * 3
-    assert pool.slots == 2
-
-
-@pytest.mark.usefixtures("interrupt")
-def test_a_request_that_no_machine_can_meet_is_told(
-    open_pool: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("autocompress.execute.ray_watch.PLACE_S", 0.0)
-    pool = open_pool(workers=2, gpus=0.5)
-    pool.submit("key", make_job())
-
-    with pytest.raises(WarnedError, match=r"no machine of the cluster has 1 CPUs and 0\.5 GPUs"):
-        pool.wait()
-
-
-@pytest.mark.slow
-def test_models_and_candidates_make_room_for_each_other(open_pool: Open) -> None:
-    pool = open_pool(workers=3, model_cpus=3)
-
-    outcomes = [
-        run(pool, key=f"key{place}", stage=stage)
-        for place, stage in enumerate(["fast", "round", "fast", "full"])
-    ]
-
-    assert [outcome.error for outcome in outcomes] == [""] * 4
-
-
-@pytest.mark.slow
-def test_models_wait_together_for_workers(open_pool: Open) -> None:
-    pool = open_pool(workers=2, model_cpus=1.5)
-    pool.submit("meet0", replace(make_job("meet", 0), stage="full"))
-
-    slots = pool.slots
-    pool.submit("meet1", replace(make_job("meet", 1), stage="full"))
-
-    assert slots == 2
-    assert [take_outcome(pool)[1].error for _ in range(2)] == [""] * 2
 
 
 def test_models_come_and_go_by_ray_alone(tmp_path: Path) -> None:
