@@ -59,7 +59,9 @@ class TaskSettings:
             instead of training.
         trainer: ``package.module:function``, called as ``trainer(model, train_source, seed)``
             instead of our training; it trains in place or returns the model.
-        device: ``auto`` takes CUDA when there is any; otherwise a name such as ``cpu``.
+        device: ``auto`` takes CUDA when there is any; otherwise a name such as ``cpu``. Every
+            process that evaluates finds its own: on Ray, where workers see the GPUs of
+            ``execute.gpus`` and no others, ``auto`` lets a machine without any lead those with.
         seed: Of initial weights, shuffling and augmentation.
     """
 
@@ -167,7 +169,9 @@ def find_device(name: str) -> torch.device:
     except RuntimeError as error:
         raise SettingError(f"task.device: want auto, cpu or cuda, got {name!r}") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise SettingError(f"task.device: want a device of this machine, got {name!r}; use 'cpu'")
+        raise SettingError(
+            f"task.device: want a device of this machine, got {name!r}; use 'auto' or 'cpu'"
+        )
     return device
 
 

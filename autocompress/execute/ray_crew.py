@@ -167,7 +167,7 @@ class Crew:
             max_restarts=0,
             max_task_retries=0,
             label_selector=avoid_nodes(self.shunned),
-        ).remote(profile.threads, GROWTH_BYTES, self._parent)
+        ).remote(profile.threads, GROWTH_BYTES, self._parent, has_gpus=profile.gpus > 0)
         member = Member(
             profile=profile,
             handle=handle,

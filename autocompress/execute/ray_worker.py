@@ -70,14 +70,19 @@ class Answer:
 class RayWorker:
     """One actor; its methods are called from the driver."""
 
-    def __init__(self, threads: int, growth_bytes: int, parent: str = "") -> None:
+    def __init__(
+        self, threads: int, growth_bytes: int, parent: str = "", *, has_gpus: bool = False
+    ) -> None:
         """Take a place.
 
         Args:
             threads: Of every job.
             growth_bytes: How much it may grow beyond what its first job leaves behind.
             parent: Folder for the scratch folder; the system's when empty.
+            has_gpus: Whether Ray has reserved GPUs, or a part of one, and shows no others.
         """
+        if not has_gpus:  # Ray shows all of them then, and every worker would take the first.
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
         # Unpickling the maker may import PyTorch, and libraries look at their variables once.
         limit_libraries(threads)
         self._threads = threads

@@ -21,7 +21,8 @@ class ExecuteSettings:
             environment names, ``local`` starts one for this search on the loopback interface,
             ``HOST:PORT`` is another one.
         cpus: Cores that Ray reserves for the evaluation of a candidate.
-        gpus: The same for GPUs; 0.25 lets four share one.
+        gpus: The same for GPUs; 0.25 lets four share one. Workers see no others, and with 0
+            none: ``task.device`` of ``auto`` is then their CPU.
         model_cpus: Cores for pruning to a candidate and for finishing a model; 0 for ``cpus``.
         model_gpus: The same for GPUs; 0 for ``gpus``.
         ahead: Jobs that Ray is given beyond its workers, so that none waits for a decision.

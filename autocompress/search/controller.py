@@ -26,7 +26,13 @@ from autocompress.search.requests import Evaluator, hash_evaluation
 from autocompress.search.settings import LEAST_PER_CHAIN, MOST_CHAINS
 from autocompress.search.site import check_dense, check_reachable
 from autocompress.search.source import find_source_again, settle_source
-from autocompress.search.spec import Settings, check_lasting, make_spec, resolve_settings
+from autocompress.search.spec import (
+    Settings,
+    check_device,
+    check_lasting,
+    make_spec,
+    resolve_settings,
+)
 from autocompress.search.study import hold_study, open_study, read_spec
 from autocompress.search.warm import Source, fetch_object
 from autocompress.store.run_folder import RunFolder, open_folder
@@ -192,6 +198,7 @@ def open_controller(
     """
     settings = settle_chains(resolve_settings(settings))
     check_lasting(settings)
+    check_device(settings)
     found = find_source_again(source, settings) if source else None
     task = open_task(settings.task)
     check_reachable(settings, trace_graph(task.make_model().eval(), task.example()))

@@ -94,6 +94,21 @@ def check_lasting(settings: Settings) -> None:
             )
 
 
+def check_device(settings: Settings) -> None:
+    """Refuse CUDA on Ray where no worker would see a GPU.
+
+    Raises:
+        SettingError: It is asked for, and no GPU is.
+    """
+    device, execute = settings.task.device, settings.execute
+    if execute.executor == "ray" and device.startswith("cuda") and not execute.gpus:
+        raise SettingError(
+            f"task.device: {device!r} wants a GPU, and execute.gpus is 0: Ray's workers see the "
+            "GPUs that they ask for and no others; set execute.gpus to the GPUs, or the part of "
+            "one, that each worker gets"
+        )
+
+
 def find_outputs(settings: Settings) -> Path:
     """Return the local folder of what people look at: the run folder, unless it is in a store.
 

@@ -145,8 +145,9 @@ class StudyTrial(tune.Trainable):  # type: ignore[misc]
         return True
 
     def _make_worker(self) -> RayWorker:
-        cores = self.default_resource_request(self._order).required_resources.get("CPU", 1.0)
-        worker = RayWorker(self.execute.threads or max(1, int(cores)), NO_LIMIT)
+        reserved = self.default_resource_request(self._order).required_resources
+        threads = self.execute.threads or max(1, int(reserved.get("CPU", 1.0)))
+        worker = RayWorker(threads, NO_LIMIT, has_gpus="GPU" in reserved)
         reply = Reply.from_bytes(worker.prepare(ray.get(self._mailbox.show.remote(MAKER))))
         if reply.outcome or reply.stop:
             worker.clear()

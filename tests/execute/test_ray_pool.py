@@ -212,6 +212,12 @@ def test_a_version_that_no_machine_has_is_refused(
         run(open_pool())
 
 
+def test_workers_without_gpus_see_none(open_pool: Open, tmp_path: Path) -> None:
+    run(open_pool(), "show_environment")
+
+    assert "CUDA_VISIBLE_DEVICES=" in (tmp_path / "environment.txt").read_text().splitlines()
+
+
 def test_one_process_serves_100_jobs(open_pool: Open) -> None:
     pool = open_pool()
 

@@ -1,9 +1,19 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from autocompress.errors import SettingError
-from autocompress.search.spec import Settings, check_lasting, find_run_dir, resolve_settings
+from autocompress.evaluate.task import TaskSettings
+from autocompress.execute.settings import ExecuteSettings
+from autocompress.search.controller import run_search
+from autocompress.search.spec import (
+    Settings,
+    check_device,
+    check_lasting,
+    find_run_dir,
+    resolve_settings,
+)
 
 
 def test_the_run_folder_is_found_from_another_working_folder(
@@ -43,3 +53,19 @@ def test_a_study_does_not_lie_in_the_folder_of_a_ray_job(
     with pytest.raises(SettingError, match=f"{key}: .* is deleted with it"):
         check_lasting(settings)
     check_lasting(resolve_settings(Settings(run_dir=str(tmp_path / "runs"))))
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_cuda_on_ray_wants_gpus(device: str, tmp_path: Path) -> None:
+    on_ray = ExecuteSettings(executor="ray")
+    task = TaskSettings(device=device)
+    settings = Settings(task=task, execute=on_ray, run_dir=str(tmp_path))
+
+    with pytest.raises(SettingError, match=r"execute\.gpus is 0: Ray's workers see"):
+        run_search(settings)
+    for fitting in (
+        replace(settings, execute=replace(on_ray, gpus=0.5)),
+        replace(settings, execute=ExecuteSettings()),
+        replace(settings, task=TaskSettings()),
+    ):
+        check_device(fitting)
