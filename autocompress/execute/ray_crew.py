@@ -128,11 +128,6 @@ class Crew:
         self.shunned = nodes
         self.dismiss([o for o in self.members if o.node in nodes and o.state != "busy"])
 
-    def has_others(self, profile: Profile, nodes: frozenset[str]) -> bool:
-        """Return whether actors of a profile fit on machines that are not among ``nodes``."""
-        alive = (one for one in ray.nodes() if one["Alive"] and one["NodeID"] not in nodes)
-        return any(_fits(profile, one["Resources"]) for one in alive)
-
     def dismiss(self, members: list[Member]) -> None:
         """Let idle actors remove their files, then end them."""
         cleared = [one.handle.clear.remote() for one in members if one.state == "idle"]
@@ -176,6 +171,12 @@ class Crew:
             since_s=self._clock(),
         )
         self.members.append(member)
+
+
+def has_others(profile: Profile, nodes: frozenset[str]) -> bool:
+    """Return whether actors of a profile fit on machines that are not among ``nodes``."""
+    alive = (one for one in ray.nodes() if one["Alive"] and one["NodeID"] not in nodes)
+    return any(_fits(profile, one["Resources"]) for one in alive)
 
 
 def avoid_nodes(nodes: frozenset[str]) -> dict[str, str]:

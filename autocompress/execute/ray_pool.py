@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import ray
@@ -16,9 +17,9 @@ from autocompress.errors import ArtifactError, SettingError
 from autocompress.execute.base import make_failure, read_outcome
 from autocompress.execute.ray_bases import Bases
 from autocompress.execute.ray_cluster import Cluster, connect
-from autocompress.execute.ray_crew import Crew, Member, Profile, make_profile
+from autocompress.execute.ray_crew import Crew, Member, Profile, has_others, make_profile
 from autocompress.execute.ray_deaths import explain_death, name_failure_of_ray
-from autocompress.execute.ray_ward import Ward
+from autocompress.execute.ray_ward import OF_A_MACHINE, Ward
 from autocompress.execute.ray_watch import ClusterWatch
 from autocompress.execute.ray_worker import PYTHON, Answer, Maker, Place
 from autocompress.execute.settings import ExecuteSettings
@@ -32,7 +33,6 @@ logger = logging.getLogger(__name__)
 
 START_S = 600.0  # A worker imports PyTorch and makes its runner before its first job.
 LOOK_S = 1.0
-OF_A_MACHINE = {"ArtifactError", "DataError"}  # What may go wrong there and nowhere else.
 PAUSE_S = 5.0  # Before another worker is asked for when one could not be made ready.
 
 
@@ -187,7 +187,7 @@ class RayPool:
         """Leave machines alone that are sick, unless there are no others."""
         if self._ward.is_sick and not self._crew.count("starting", "idle", "busy"):
             profile = make_profile(self._settings, "fast")
-            if not self._crew.has_others(profile, self._ward.shunned):
+            if not has_others(profile, self._ward.shunned):
                 self._ward.discharge()
         self._crew.shun(self._ward.shunned)
 
@@ -301,7 +301,7 @@ class RayPool:
             f"{member.machine} has autocompress {place.version} and Python {place.python}, want "
             f"{autocompress.__version__} and {PYTHON} as here; install one version everywhere"
         )
-        if not self._crew.has_others(member.profile, self._ward.shunned):
+        if not has_others(member.profile, self._ward.shunned):
             raise SettingError(text)
         if is_new:
             logger.warning("a machine is not used: %s", text)
@@ -337,11 +337,8 @@ class RayPool:
         """Return a lost outcome where an error is the trouble of one machine, which is left."""
         if reply.stop not in OF_A_MACHINE:
             return None
-
-        def has_others(nodes: frozenset[str]) -> bool:
-            return self._crew.has_others(member.profile, nodes)
-
-        if not self._ward.admit(member.node, key, reply.text, has_others):
+        has_more = partial(has_others, member.profile)
+        if not self._ward.admit(member.node, key, reply.text, has_more):
             return None
         text = f"{member.machine} is not used any further, {member.place} says: {reply.text}"
         logger.warning("%s", text)

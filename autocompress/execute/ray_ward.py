@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+OF_A_MACHINE = {"ArtifactError", "DataError"}  # What may go wrong there and nowhere else.
+
 
 class Ward:
     """Tells a sick machine from a sick search.
@@ -31,7 +33,7 @@ class Ward:
         return bool(self._sick)
 
     def admit(
-        self, node: str, key: str, text: str, has_others: Callable[[frozenset[str]], bool]
+        self, node: str, key: str, text: str, has_more: Callable[[frozenset[str]], bool]
     ) -> bool:
         """Return whether an error is the trouble of a machine alone, which is sick then.
 
@@ -39,11 +41,11 @@ class Ward:
             node: The machine.
             key: Of the job that met it; empty while a worker is made ready.
             text: What it says.
-            has_others: Whether there are machines beyond those given.
+            has_more: Whether there are machines beyond those given.
         """
         elsewhere = any(text in said for other, said in self._sick.items() if other != node)
         again = self._refused.get(key, node) != node
-        if elsewhere or again or not has_others(self.shunned | {node}):
+        if elsewhere or again or not has_more(self.shunned | {node}):
             return False
         self._sick.setdefault(node, set()).add(text)
         if key:

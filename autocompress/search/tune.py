@@ -22,6 +22,7 @@ from ray.tune.search import Searcher
 from autocompress.errors import SettingError, StudyError
 from autocompress.execute.base import Executor, Portable
 from autocompress.execute.ray_cluster import Cluster, connect
+from autocompress.execute.ray_crew import make_profile
 from autocompress.search.controller import (
     NO_EXTENSION,
     Extension,
@@ -155,7 +156,9 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         key, job = job_of_key
         assert self._clerk is not None
         self._given[trial_id] = key, job.stage
-        return {"mailbox": self._clerk.name, "key": key, **job.to_json()}
+        shunned = self._clerk.shunned
+        avoid = {"avoid": shunned} if shunned else {}
+        return {"mailbox": self._clerk.name, "key": key, **job.to_json(), **avoid}
 
     def on_trial_complete(
         self,
@@ -211,7 +214,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     def _make_executor(self, evaluator: Evaluator, folder: RunFolder) -> Executor:
         if not isinstance(evaluator, Portable):
             raise SettingError(f"{type(evaluator).__name__} cannot be sent to the trials of Tune")
-        self._clerk = Clerk(folder, GlanceMaker(evaluator.pack()))
+        profile = make_profile(self._settings.execute, "fast")
+        self._clerk = Clerk(folder, GlanceMaker(evaluator.pack()), profile)
         return ExchangeExecutor(self._exchange, folder, self._clerk)
 
 

@@ -7,6 +7,7 @@ travel through one actor of the search, so that no folder need be shared.
 import math
 import uuid
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import ray
@@ -15,6 +16,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from autocompress.errors import EvaluationError, SettingError
 from autocompress.execute.base import make_failure
+from autocompress.execute.ray_crew import Profile, has_others
+from autocompress.execute.ray_ward import OF_A_MACHINE, Ward
 from autocompress.execute.ray_worker import Maker
 from autocompress.execute.worker import STOPPING, Reply
 from autocompress.jobs import Job, Outcome
@@ -66,12 +69,13 @@ class Clerk:
         name: Of the mailbox; unique, so that a trial of another search finds nothing.
     """
 
-    def __init__(self, folder: RunFolder, maker: Maker) -> None:
+    def __init__(self, folder: RunFolder, maker: Maker, profile: Profile) -> None:
         """Open a mailbox beside this process.
 
         Args:
             folder: Where models lie; only this side knows it.
             maker: Makes the runner of a trial's process, given a scratch folder.
+            profile: What a trial reserves.
 
         Raises:
             SettingError: Ray does not run: a call would start one with settings of its own.
@@ -80,11 +84,22 @@ class Clerk:
             raise SettingError("Ray does not run in this process; want ray.init() before")
         self.name = f"autocompress-{uuid.uuid4().hex}"
         self._folder = folder
+        self._ward = Ward()
+        self._has_more = partial(has_others, profile)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         options = {"name": self.name, "num_cpus": 0, "scheduling_strategy": here}
         self._mailbox = ray.remote(Mailbox).options(**options).remote()
         self._kept: dict[str, Any] = {}  # References: what no one refers to is freed.
         self._offer(MAKER, maker)
+
+    @property
+    def shunned(self) -> list[str]:
+        """Return the machines where no trial should run: sick ones, unless there are no others."""
+        nodes = self._ward.shunned
+        if nodes and not self._has_more(nodes):
+            self._ward.discharge()
+            nodes = frozenset()
+        return sorted(nodes)
 
     def prepare(self, job: Job) -> None:
         """Offer the model that ``job`` starts from, once."""
@@ -94,6 +109,8 @@ class Clerk:
 
     def collect(self, key: str, ending: Ending) -> Outcome:
         """Return what came of a job whose trial has ended; its models are in the run folder.
+
+        What no attempt can mend costs the machine where it was met and no attempt, see ``Ward``.
 
         Raises:
             SettingError: No attempt can succeed with these settings.
@@ -113,9 +130,15 @@ class Clerk:
         for model, files in answer.models.items():
             store_files(self._folder, model, files)
         reply = Reply.from_bytes(answer.reply)
-        if reply.stop:
+        if not reply.stop:
+            return Outcome.from_json(reply.outcome)
+        if reply.stop not in OF_A_MACHINE:
             raise STOPPING[reply.stop](reply.text)
-        return Outcome.from_json(reply.outcome)
+        text = f"{name_machine(node)}: {reply.text}"
+        if not self._ward.admit(node, key, reply.text, self._has_more):
+            raise STOPPING[reply.stop](text)
+        failure = make_failure(f"a machine is not used any further: {text}", 0.0)
+        return replace(failure, lost=True)
 
     def close(self) -> None:
         """End the mailbox; trials that still run end in errors that no one hears."""
@@ -138,6 +161,12 @@ class Clerk:
 def was_lost(node: str | None) -> bool:
     """Return whether a machine is gone; any will do for a trial that died before it said where."""
     return any(not one["Alive"] and node in (None, one["NodeID"]) for one in ray.nodes())
+
+
+def name_machine(node: str) -> str:
+    """Return a machine for people."""
+    addresses = [one["NodeManagerAddress"] for one in ray.nodes() if one["NodeID"] == node]
+    return f"the machine {addresses[0] if addresses else 'that is gone'} (node {node[:12]})"
 
 
 def judge_silence(ending: Ending) -> Outcome:

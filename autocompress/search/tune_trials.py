@@ -14,6 +14,7 @@ from ray import tune
 
 from autocompress.errors import EvaluationError
 from autocompress.execute.base import Runner, make_failure
+from autocompress.execute.ray_crew import avoid_nodes
 from autocompress.execute.ray_worker import Answer, Maker, RayWorker
 from autocompress.execute.settings import ExecuteSettings
 from autocompress.execute.worker import Reply
@@ -86,7 +87,11 @@ class StudyTrial(tune.Trainable):  # type: ignore[misc]
         if config.get("stage") in ("round", "full"):
             wanted["CPU"] = settings.model_cpus or settings.cpus
             wanted["GPU"] = settings.model_gpus or settings.gpus
-        return tune.PlacementGroupFactory([{name: one for name, one in wanted.items() if one}])
+        bundles = [{name: one for name, one in wanted.items() if one}]
+        if not config.get("avoid"):
+            return tune.PlacementGroupFactory(bundles)
+        elsewhere = [avoid_nodes(frozenset(config["avoid"]))]
+        return tune.PlacementGroupFactory(bundles, bundle_label_selector=elsewhere)
 
     def setup(self, config: dict[str, Any]) -> None:
         """Take the first job; the evaluator is made in the first step."""

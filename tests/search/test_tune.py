@@ -138,7 +138,7 @@ def test_a_trial_that_fails_is_tried_again_and_given_up_at_the_cap(
 def test_what_no_attempt_can_mend_ends_the_tuner(tmp_path: Path) -> None:
     settings = make_tuned(tmp_path, weights=0.52)
 
-    with pytest.raises(DataError, match=r"^a label is wrong$"):
+    with pytest.raises(DataError, match=r"^the machine .*: a label is wrong$"):
         run_tuned(settings, Opener(refuses="01"))
 
     assert count_states(settings)["RUNNING"] == 0
@@ -253,7 +253,7 @@ def test_a_machine_that_is_lost_costs_no_attempt(tmp_path: Path) -> None:
     alone, tuned = (make_tuned(tmp_path / name, batch=2) for name in ("alone", "tuned"))
     search_alone(alone)
 
-    command = [sys.executable, "-m", "tests.tuned_cluster", tuned.run_dir]
+    command = [sys.executable, "-m", "tests.tuned_cluster", tuned.run_dir, "lose"]
     subprocess.run(command, cwd=ROOT, check=True, timeout=280)
 
     assert read_trajectory(tuned) == read_trajectory(alone)
@@ -262,6 +262,22 @@ def test_a_machine_that_is_lost_costs_no_attempt(tmp_path: Path) -> None:
     lost = [one for one in trials if "was lost" in one.user_attrs.get("error", "")]
     again = {one.user_attrs["key"] for one in trials if one.user_attrs["losses"] == 1}
     assert {one.user_attrs["key"] for one in lost} == again != set()
+
+
+@pytest.mark.slow
+def test_a_sick_machine_costs_no_attempt_and_is_left_to_itself(tmp_path: Path) -> None:
+    alone, tuned = (make_tuned(tmp_path / name, batch=2) for name in ("alone", "tuned"))
+    search_alone(alone)
+
+    command = [sys.executable, "-m", "tests.tuned_cluster", tuned.run_dir, "SICK"]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=280)
+
+    assert read_trajectory(tuned) == read_trajectory(alone)
+    assert not find_violations(tuned)
+    trials = open_study(tuned.name, tuned.storage).get_trials(deepcopy=False)
+    errors = [one.user_attrs["error"] for one in trials if one.user_attrs.get("error")]
+    lost = [one for one in errors if one.startswith("a machine is not used any further: the ")]
+    assert 1 <= len(lost) <= 2  # The next trial may have had its place before.
 
 
 def start_driver(settings: Settings, way: str) -> subprocess.Popen[bytes]:
