@@ -213,7 +213,7 @@ def lose_machine(root: str) -> None:
     """Lose the Ray process of this machine while a job runs."""
     with hold_cluster() as cluster:
         cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
-        pool = open_pool(root, address=cluster.address)
+        pool = open_pool(root, address="auto")  # As whoever runs on a machine of it.
         pool.submit("hang", make_job("hang"))
         pool.wait()
         cluster.head_node.kill_raylet()

@@ -10,12 +10,12 @@ import socket
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, services
 from ray._private import worker as ray_worker
 from ray._raylet import AuthenticationTokenLoader, Config
 from ray.exceptions import AuthenticationError, RayError
@@ -113,12 +113,13 @@ def join(address: str) -> Cluster:
             f"execute.address: want auto, local or HOST:PORT, got {address!r}; Ray's client is "
             "not used: run the search on a machine of the cluster, such as by ray job submit"
         )
+    if address == "auto":
+        address = find_cluster()
+    elif not can_reach(address):  # Ray would try for minutes.
+        raise SettingError(f"execute.address: no Ray cluster answers at {address!r}")
     stack = ExitStack()
-    if address != "auto":
-        if not can_reach(address):  # Ray would try for minutes.
-            raise SettingError(f"execute.address: no Ray cluster answers at {address!r}")
-        if address.startswith(LOOPBACK):  # Ray would look at another interface.
-            stack.enter_context(keep_loopback())
+    if address.startswith(LOOPBACK):  # Ray would look at another interface.
+        stack.enter_context(keep_loopback())
     stack.enter_context(keep_quiet())
     stack.callback(ray.shutdown)
     try:
@@ -133,16 +134,32 @@ def join(address: str) -> Cluster:
     except AuthenticationError as error:
         raise SettingError(f"execute.address: {address!r} wants a token; {HOW}") from error
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
-        if address == "auto":
-            raise SettingError(
-                "execute.address: no Ray cluster runs on this machine; want --address local for "
-                "a Ray of this search alone, or --address HOST:PORT, or start one: "
-                f"ray start --head ({_shorten(error)})"
-            ) from error
         raise SettingError(
             f"execute.address: something listens at {address!r}, but Ray does not get in: this "
             f"machine must be one of the cluster, and know its token; {HOW} ({_shorten(error)})"
         ) from error
+
+
+def find_cluster() -> str:
+    """Return ``HOST:PORT`` of the head of the cluster that this machine belongs to.
+
+    Ray notes it in a file when it starts, which stays when it is killed.
+
+    Raises:
+        SettingError: There is none, or it does not answer.
+    """
+    noted = ""
+    with suppress(OSError):  # Another user's file.
+        noted = services.find_bootstrap_address(None) or ""
+    found = [one for one in (noted, *sorted(services.find_gcs_addresses())) if one]
+    for address in found:
+        if can_reach(address):
+            return str(address)
+    past = f" (what ran at {found[0]} does not answer)" if found else ""
+    raise SettingError(
+        f"execute.address: no Ray cluster runs on this machine{past}; want --address local for a "
+        "Ray of this search alone, or --address HOST:PORT, or start one: ray start --head"
+    )
 
 
 def find_head() -> str:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,28 @@ def test_the_environment_names_the_cluster(monkeypatch: pytest.MonkeyPatch) -> N
 
     with pytest.raises(SettingError, match=r"no Ray cluster answers at '127\.0\.0\.1:1'"):
         join(ExecuteSettings().address)
+
+
+@pytest.mark.parametrize("noted", ["", "127.0.0.1:1"])
+def test_a_cluster_that_was_killed_is_refused_at_once(
+    noted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Other tests may run a Ray of their own on this machine.
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    if noted:
+        (tmp_path / "ray").mkdir()
+        (tmp_path / "ray" / "ray_current_cluster").write_text(noted)
+    said = (
+        rf"this machine \(what ran at {noted} does not answer\); " if noted else "this machine; "
+    )
+
+    begun = time.monotonic()
+    with pytest.raises(SettingError, match=f"no Ray cluster runs on {said}want --address local"):
+        join("auto")
+
+    assert time.monotonic() - begun < 5
 
 
 def test_the_environment_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
