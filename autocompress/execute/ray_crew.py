@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import ray
+from ray._private.state import state
 from ray.exceptions import RayError
 
 from autocompress.execute.ray_worker import RayWorker
@@ -59,6 +60,7 @@ class Member:
         address: Network address of its machine.
         pid: Its process; 0 before it has a place.
         run: Its job while it is busy.
+        had_room: Whether it had a process, and had not answered, when it was looked at last.
     """
 
     profile: Profile
@@ -70,11 +72,16 @@ class Member:
     address: str = ""
     pid: int = 0
     run: Run | None = None
+    had_room: bool = False
 
     @property
     def place(self) -> str:
         """Return where it is, for people."""
         return f"the worker {self.pid} on {self.address}" if self.pid else "a worker"
+
+    def has_room(self) -> bool:
+        """Return whether the cluster has given it a process, which may not have answered yet."""
+        return bool(state.actor_table(self.handle._actor_id.hex()).get("Pid"))
 
     @property
     def machine(self) -> str:

@@ -259,6 +259,10 @@ class RayPool:
                 self._end_late(one)
 
     def _end_late(self, member: Member) -> None:
+        if member.state == "asked" and not member.had_room:
+            # There may be room at any time: it is late when it had some for all of a time.
+            member.had_room, member.since_s = member.has_room(), self._clock()
+            return
         self._crew.end(member)
         if member.run is not None:
             self._fail(member.run, member.run.lateness)
@@ -375,7 +379,7 @@ def _find_deadline(member: Member) -> float:
     """Return when an actor has taken too long, by the pool's clock."""
     if member.run is not None:
         return member.run.deadline_s
-    return member.since_s + START_S if member.state == "starting" else math.inf
+    return member.since_s + START_S if member.state in ("asked", "starting") else math.inf
 
 
 def _read_result(reply: Reply, member: Member) -> Outcome | Exception:

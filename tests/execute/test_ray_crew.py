@@ -62,6 +62,18 @@ def test_workers_join_when_there_is_room(open_pool: Open, monkeypatch: pytest.Mo
     assert pool.slots == 2
 
 
+def test_who_waits_for_room_is_not_late(open_pool: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = open_pool(workers=2, cpus=99)
+    pool.submit("key", make_job())
+    monkeypatch.setattr("autocompress.execute.ray_pool.START_S", 0.1)
+    before = list(pool._crew.members)
+
+    for _ in range(3):
+        pool._look()
+
+    assert pool._crew.members == before
+
+
 @pytest.mark.usefixtures("interrupt")
 def test_a_request_that_no_machine_can_meet_is_told(
     open_pool: Open, monkeypatch: pytest.MonkeyPatch

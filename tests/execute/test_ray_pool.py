@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from tests.workers import (
 )
 
 pytest.importorskip("ray", reason="Ray is not installed")
+import ray
+
 from autocompress.execute.ray_pool import RayPool
 from tests.ray_pools import Open, meet, opening_pools, run
 
@@ -184,6 +187,27 @@ def test_a_worker_that_never_gets_ready_is_ended(
     monkeypatch.setattr("autocompress.execute.ray_pool.START_S", 0.4)
 
     outcome = run(open_pool("hang", timeout_s=0.1))
+
+    assert outcome.error == "a worker was not ready after 0.4 seconds"
+
+
+class Stuck:
+    """A worker that gets a process and never answers, as when an import hangs."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        time.sleep(600)
+
+    def locate(self) -> None:
+        """Say nothing, ever."""
+
+
+def test_a_worker_that_never_answers_is_ended(
+    open_pool: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autocompress.execute.ray_pool.START_S", 0.4)
+    monkeypatch.setattr("autocompress.execute.ray_crew.REMOTE", ray.remote(Stuck))
+
+    outcome = run(open_pool())
 
     assert outcome.error == "a worker was not ready after 0.4 seconds"
 
