@@ -17,6 +17,7 @@ class Book:
         self._asked: dict[int, int] = defaultdict(int)
         self._known: dict[int, set[str]] = defaultdict(set)
         self._results: dict[str, Record] = {}
+        self._failures: dict[str, Record] = {}
         self._seconds: dict[Stage, tuple[int, float]] = {}
         for record in records:
             self.add(record)
@@ -39,6 +40,8 @@ class Book:
             self._asked[record.round] += not record.source
         if math.isfinite(record.energy):
             self._results.setdefault(record.key, record)
+        elif record.stage == "fast":
+            self._failures.setdefault(record.key, record)
         seconds = record.metrics.get("seconds", math.nan)
         if math.isfinite(seconds):
             count, total = self._seconds.get(record.stage, (0, 0.0))
@@ -62,6 +65,17 @@ class Book:
         if known is None:
             return None
         return Outcome(energy=known.energy, metrics=known.metrics, artifact=known.artifact)
+
+    def find_failure(self, key: str) -> Outcome | None:
+        """Return the outcome of a candidate that was given up; None for any other result.
+
+        Models that were given up are tried again when they are asked for again: by a person who
+        has made room, mostly.
+        """
+        known = self._failures.get(key)
+        if known is None:
+            return None
+        return Outcome(energy=math.nan, error=f"it was given up before, as trial {known.number}")
 
     def measure_seconds(self, stage: Stage) -> float | None:
         """Return the mean time of an evaluation; None when none was timed."""

@@ -157,12 +157,14 @@ class Controller:
         self._flying = {key: [] for key in self._flying}
         self._finished.clear()
         for pending in left:
-            stored = self._arrived.get(pending.key) or self._find_known(pending.key)
+            arrived, known = self._arrived.get(pending.key), self._find_known(pending.key)
             if pending.key in self._flying:
                 self._flying[pending.key].append(pending)
-            elif stored is not None:
-                here = pending.key in self._arrived or self._desk.executor.find(pending.key)
-                self._finish(pending, stored, cached=not here)
+            elif arrived is not None:
+                self._finish(pending, arrived)
+            elif known is not None:
+                cached = self._desk.executor.find(pending.key) is None
+                self._finish(pending, known, cached=cached, final=True)
             elif self._ledger.may_requeue(pending):
                 self._ledger.requeue(pending, lost)
             else:
@@ -260,7 +262,7 @@ class Controller:
     def _start(self, pending: Pending) -> None:
         outcome = self._find_known(pending.key)
         if outcome is not None:
-            self._finish(pending, outcome, cached=True)
+            self._finish(pending, outcome, cached=True, final=True)
             self._decide_ready()
         elif pending.key in self._flying:
             self._flying[pending.key].append(pending)
@@ -278,14 +280,23 @@ class Controller:
         known = self.book.find_result(key) or desk.executor.find(key)
         if known is None and desk.stock is not None:
             known = desk.stock.find(key, desk.evaluator.has)
-        return known
+        return known or self.book.find_failure(key)
 
-    def _finish(self, pending: Pending, outcome: Outcome, *, cached: bool = False) -> None:
-        """Keep ``outcome`` until its turn, or queue another attempt when it failed."""
+    def _finish(
+        self, pending: Pending, outcome: Outcome, *, cached: bool = False, final: bool = False
+    ) -> None:
+        """Keep ``outcome`` until its turn, or queue another attempt when it failed.
+
+        Args:
+            pending: Whose it is.
+            outcome: What came of it.
+            cached: Whether it was known before the trial ran.
+            final: Whether another attempt would find the same.
+        """
         if outcome.lost and self._ledger.may_requeue(pending):
             logger.warning("trial %d is queued again: %s", pending.number, outcome.error)
             self._ledger.requeue(pending, outcome.error)
-        elif outcome.failed and not outcome.stopped and self._ledger.may_retry(pending):
+        elif outcome.failed and not (final or outcome.stopped) and self._ledger.may_retry(pending):
             logger.warning("trial %d failed and is tried again: %s", pending.number, outcome.error)
             self._ledger.retry(pending, outcome.error)
         else:

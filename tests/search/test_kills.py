@@ -112,6 +112,18 @@ def test_kills_at_any_moment(tmp_path: Path, mode: str, kills: int) -> None:
         )
 
 
+def test_a_candidate_that_was_given_up_is_not_tried_again(tmp_path: Path) -> None:
+    # In this order two trials of one candidate are under way, and it fails; seen on Ray first.
+    service = make_service(
+        tmp_path, evaluations=40, order=4, is_watched=False, **MODES["asynchronous"]
+    )
+
+    serve(service)
+
+    assert list_wrong(service) == []
+    assert max(count_runs(tmp_path).values()) == service.search.attempts
+
+
 def test_workers_end_with_their_controller_and_what_they_stored_counts(tmp_path: Path) -> None:
     changes: dict[str, Any] = {"workers": 2, "pool": "subprocess"}
     service = make_service(tmp_path, delay_s=0.001, **changes)
