@@ -154,8 +154,8 @@ def test_the_environment_sets_no_option() -> None:
     found = [
         name_of(path)
         for path in MODULES
-        # What Ray reads nowhere else; where databases and copies lie, which changes no result.
-        if path.stem not in {"ray_cluster", "place", "places"}
+        # What Ray and CUDA read nowhere else; where databases and copies lie: no result changes.
+        if path.stem not in {"ray_cluster", "ray_worker", "place", "places"}
         and re.search(r"os\.environ\b|os\.getenv\(", path.read_text(encoding="utf-8"))
     ]
 
