@@ -135,9 +135,13 @@ def shun(root: str) -> None:
     """Meet a machine with another version and a sick one; take others until there are none."""
     told = Told()
     logging.getLogger("autocompress").addHandler(told)
-    (Path(root) / "sitecustomize.py").write_text(
-        "import autocompress\nautocompress.__version__ = '0.0'\n"
-    )
+    folders = {
+        "old": "import autocompress\nautocompress.__version__ = '0.0'\n",
+        "without": "import sys\nsys.modules['autocompress.execute.ray_worker'] = None\n",
+    }
+    for name, code in folders.items():
+        (Path(root) / name).mkdir()
+        (Path(root) / name / "sitecustomize.py").write_text(code)
     with hold_cluster() as cluster:
 
         def add(**environment: str) -> Any:
@@ -145,7 +149,8 @@ def shun(root: str) -> None:
                 num_cpus=1, object_store_memory=STORE_BYTES, env_vars=environment
             )
 
-        add(PYTHONPATH=os.pathsep.join([root, *sys.path]))
+        for name in folders:
+            add(PYTHONPATH=os.pathsep.join([str(Path(root) / name), *sys.path]))
         add(SICK="1")
         pool = open_pool(root, address=cluster.address)
         pool.submit("calm", make_job())
@@ -185,7 +190,7 @@ def shun(root: str) -> None:
             left=left,
             gone=gone,
             raised=raised,
-            told=[one for one in told.said if "is not used" in one],
+            told=[one for one in told.said if " is not used" in one],
         )
 
 

@@ -81,7 +81,16 @@ class Member:
 
     def has_room(self) -> bool:
         """Return whether the cluster has given it a process, which may not have answered yet."""
-        return bool(state.actor_table(self.handle._actor_id.hex()).get("Pid"))
+        return bool(self._ask_ray().get("Pid"))
+
+    def find_machine(self) -> bool:
+        """Note where it is, or was, without its answer; return whether that is known."""
+        place = self._ask_ray().get("Address", {})
+        self.node, self.address = place.get("NodeID", ""), place.get("IPAddress", "")
+        return bool(self.node)
+
+    def _ask_ray(self) -> dict[str, Any]:
+        return dict(state.actor_table(self.handle._actor_id.hex()))
 
     @property
     def machine(self) -> str:

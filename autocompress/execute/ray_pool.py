@@ -286,29 +286,29 @@ class RayPool:
 
     def _place(self, member: Member, place: Place) -> None:
         member.node, member.pid, member.address = place.node, place.pid, place.address
-        if (place.version, place.python) != (autocompress.__version__, PYTHON):
-            self._refuse(member, place)
-        else:
+        if (place.version, place.python) == (autocompress.__version__, PYTHON):
             member.ref = member.handle.prepare.remote([self._sent])
             member.state = "starting"
+            return
+        self._crew.end(member)
+        self._refuse(
+            member,
+            f"it has autocompress {place.version} and Python {place.python}, want "
+            f"{autocompress.__version__} and {PYTHON} as here; install one version everywhere",
+        )
 
-    def _refuse(self, member: Member, place: Place) -> None:
-        """Use a machine no further whose code is another than ours.
+    def _refuse(self, member: Member, cause: str) -> None:
+        """Use a machine no further that cannot run our code.
 
         Raises:
             SettingError: There are no others.
         """
-        self._crew.end(member)
-        is_new = place.node not in self._ward.unfit
-        self._ward.unfit.add(place.node)
-        text = (
-            f"{member.machine} has autocompress {place.version} and Python {place.python}, want "
-            f"{autocompress.__version__} and {PYTHON} as here; install one version everywhere"
-        )
+        is_new = member.node not in self._ward.unfit
+        self._ward.unfit.add(member.node)
         if not has_others(member.profile, self._ward.shunned):
-            raise SettingError(text)
+            raise SettingError(f"{member.machine} cannot be used: {cause}")
         if is_new:
-            logger.warning("a machine is not used: %s", text)
+            logger.warning("%s is not used: %s", member.machine, cause)
 
     def _start(self, member: Member, reply: Reply) -> None:
         if reply.stop or reply.outcome:
@@ -354,6 +354,8 @@ class RayPool:
         text, lost = explain_death(error, member.node, member.place)
         if member.run is not None:
             self._fail(member.run, text, lost=lost)
+        elif getattr(error, "actor_init_failed", False) and member.find_machine():
+            self._refuse(member, text)
         elif member.state == "idle" or lost:
             logger.info("%s", text)
         else:
