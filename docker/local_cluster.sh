@@ -23,7 +23,8 @@ fail() {
     exit 1
 }
 
-for command in autocompress ray python3 openssl setsid; do
+export PATH=$PATH:/usr/sbin:/sbin # Where runuser is, and not every root looks.
+for command in autocompress ray python3 openssl setsid runuser ss; do
     command -v "$command" > /dev/null || fail "$command is not on PATH"
 done
 bin=$(find /usr/lib/postgresql -maxdepth 2 -name bin 2> /dev/null | sort -V | tail -n 1)
