@@ -199,6 +199,21 @@ def test_a_damaged_file_is_refused_and_nothing_of_it_kept(
     assert [one for one in reader.root.rglob("*") if one.is_file()] == []
 
 
+@pytest.mark.parametrize("name", list(FILES))
+def test_a_damaged_copy_is_replaced_when_its_object_is_made_again(
+    machines: Iterator[RunFolder], url: str, tmp_path: Path, name: str
+) -> None:
+    first = next(machines)
+    first.write(KEY, fill)
+    FaultyFileSystem.store.clear()  # It was cleaned up elsewhere.
+    (first.path(KEY) / name).write_bytes(b"damaged")
+
+    open_machine(url, first.root).write(KEY, fill)
+
+    assert read_object(open_machine(url, first.root)) == FILES
+    assert read_object(open_machine(url, tmp_path / "other")) == FILES
+
+
 def test_a_manifest_of_half_its_length_is_none(machines: Iterator[RunFolder]) -> None:
     first = next(machines)
     first.write(KEY, fill)
