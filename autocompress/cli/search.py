@@ -145,7 +145,7 @@ def finalize(
     """Make finished models of candidates: full ADMM, purification, compaction, one test."""
     from autocompress.cli.find import find_study
     from autocompress.cli.place import make_again, name_storage
-    from autocompress.cli.work import finalize_trials
+    from autocompress.cli.work import finalize_study
 
     if bool(trial) == bool(top):
         raise SettingError("finalize: want either --trial N or --top K")
@@ -156,7 +156,7 @@ def finalize(
     url = found.settings.storage
     again = f"autocompress finalize {found.settings.name}{name_storage(url)} {wanted}"
     again += execution.name_options()
-    finalize_trials(
+    finalize_study(
         replace(found, settings=settings), trials=trial or [], top=top, again=make_again(again)
     )
 

@@ -23,7 +23,7 @@ from autocompress.report.sinks import make_sink_settings, open_sinks
 from autocompress.search.controller import (
     NO_EXTENSION,
     Extension,
-    finalize_trial,
+    finalize_trials,
     run_search,
 )
 from autocompress.search.preview import preview_source
@@ -136,7 +136,7 @@ def _tell(watches: Sequence[Watch], now: SearchProgress) -> None:
         watch(now)
 
 
-def finalize_trials(found: Found, *, trials: Sequence[int], top: int, again: str) -> None:
+def finalize_study(found: Found, *, trials: Sequence[int], top: int, again: str) -> None:
     """Make finished models of ``trials``, or of the ``top`` best, and show the results.
 
     Raises:
@@ -144,9 +144,8 @@ def finalize_trials(found: Found, *, trials: Sequence[int], top: int, again: str
     """
     numbers = rank_candidates(found.study)[:top] if top else trials
     try:
-        for number in numbers:
-            with show_progress() as update:
-                finalize_trial(found.settings, number, progress=update)
+        with show_progress() as update:
+            finalize_trials(found.settings, numbers, progress=update)
     except KeyboardInterrupt:
         _say_stopped(again)
     print_results(found)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -164,22 +164,22 @@ def run_controller(controller: Controller) -> SearchResult:
     )
 
 
-def finalize_trial(
-    settings: Settings, number: int, *, progress: Watch = ignore_progress
-) -> Record:
-    """Return the finished model of any decided trial, made now unless it exists.
+def finalize_trials(
+    settings: Settings, numbers: Sequence[int], *, progress: Watch = ignore_progress
+) -> list[Record]:
+    """Return the finished models of decided trials, made now unless they exist.
 
     Args:
         settings: The study.
-        number: Number of the trial.
+        numbers: Of the trials; as many models are made at the same time as there are workers.
         progress: Called before each evaluation and at the end.
 
     Raises:
-        EvaluationError: The model could not be finished.
+        EvaluationError: A model could not be finished.
         StudyError: There is no such trial.
     """
     with open_controller(settings, progress=progress) as controller:
-        return controller.finalize(number)
+        return controller.finalize(numbers)
 
 
 @contextmanager

@@ -105,29 +105,32 @@ class Controller:
         self._tell("done" if plan.todo == "done" else "stopped")
         return plan
 
-    def finalize(self, number: int) -> Record:
-        """Return the finished model of trial ``number``, made now unless it exists.
+    def finalize(self, numbers: Sequence[int]) -> list[Record]:
+        """Return the finished models of trials, made now unless they exist.
 
         Raises:
-            EvaluationError: It could not be made.
+            EvaluationError: One could not be made.
             StudyError: There is no such decided trial.
         """
         self._outlast(self._recover)
-        source = next((one for one in self.records if one.number == number), None)
-        if source is None:
-            raise StudyError(f"trial {number}: no decided trial of this number in the study")
-        request = self._asker.request_model(self.plan(), source, "full")
+        sources = {one.number: one for one in self.records}
+        for number in numbers:
+            if number not in sources:
+                raise StudyError(f"trial {number}: no decided trial of this number in the study")
+        plan = self.plan()
+        wanted = [self._asker.request_model(plan, sources[one], "full") for one in numbers]
 
         def ask() -> list[Request]:
-            asked = [one.key for one in self._list_undecided()]
-            done = self._find_model(request.job) or request.key in asked
-            return [] if done else [request]
+            asked = {one.key for one in self._list_undecided()}
+            missing = {one.key: one for one in wanted if not self._find_model(one.job)}
+            return [one for key, one in missing.items() if key not in asked]
 
         self._drive(ask)
-        found = self._find_model(request.job)
-        if found is None:
-            raise EvaluationError(f"trial {number}: the time was over before it was finished")
-        self._asker.restore(found.artifact)
+        found = [record for one in wanted if (record := self._find_model(one.job))]
+        if len(found) < len(wanted):
+            raise EvaluationError("the time was over before all models were finished")
+        for record in found:
+            self._asker.restore(record.artifact)
         self._tell("done")
         return found
 

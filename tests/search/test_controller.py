@@ -245,9 +245,9 @@ def test_any_decided_trial_can_be_finished_once(tmp_path: Path) -> None:
     evaluator = FakeEvaluator()
 
     with hold_controller(settings, Wiring(make_evaluator=lambda: evaluator)) as controller:
-        first, again = controller.finalize(0), controller.finalize(0)
+        (first,), (again,) = controller.finalize([0]), controller.finalize([0])
         with pytest.raises(StudyError, match="trial 99: no decided trial"):
-            controller.finalize(99)
+            controller.finalize([0, 99])
         controller.run()
 
     assert first == again

@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+import math
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from autocompress.execute.settings import ExecuteSettings
 from autocompress.jobs import Job, Outcome
 from autocompress.search.budget import Budget
 from autocompress.search.controller import Extension, Wiring, hold_controller, settle_chains
+from autocompress.search.ledger import read_records
+from autocompress.search.progress import SearchProgress
 from autocompress.search.settings import SearchSettings
 from autocompress.search.space import SpaceSettings
 from autocompress.search.study import hold_study, open_study
@@ -204,6 +207,29 @@ def test_a_stop_for_time_leaves_nothing_running(tmp_path: Path) -> None:
     assert TrialState.RUNNING not in set.union(*states)
 
 
+def test_models_of_several_trials_are_finished_at_the_same_time(tmp_path: Path) -> None:
+    service = make_service(tmp_path, workers=3)
+    serve(service)
+    study = open_study(service.settings.name, service.settings.storage)
+    records = [one for one in read_records(study) if math.isfinite(one.energy)]
+    there = {one.candidate.key() for one in records if one.stage == "full"}
+    rest = [one for one in records if one.candidate.key() not in there]
+    scored = [one.number for one in rest if one.stage == "fast"][:3]
+    running: list[int] = []
+
+    def watch(progress: SearchProgress) -> None:
+        running.append(progress.running)
+
+    wiring = Wiring(make_evaluator=FakeEvaluator, make_executor=service.make_executor, watch=watch)
+    with hold_controller(service.settings, wiring) as controller:
+        found = controller.finalize([*scored, scored[0]])
+
+    assert max(running) == 3
+    assert [one.stage for one in found] == ["full"] * 4
+    assert found[0] == found[3]
+    assert len({one.number for one in found}) == 3
+
+
 def test_to_finish_a_model_keeps_half_a_batch_together(tmp_path: Path, steps: list[Step]) -> None:
     passed = itertools.count()
 
@@ -216,7 +242,7 @@ def test_to_finish_a_model_keeps_half_a_batch_together(tmp_path: Path, steps: li
         serve(service, stop)
     wiring = Wiring(make_evaluator=FakeEvaluator, make_executor=service.make_executor)
     with hold_controller(service.settings, wiring) as controller:
-        controller.finalize(0)
+        controller.finalize([0])
     serve(service)
 
     scored = [step[1:] for step in steps[:6]]

@@ -22,7 +22,7 @@ from autocompress.search.budget import Budget
 from autocompress.search.controller import (
     SearchResult,
     Wiring,
-    finalize_trial,
+    finalize_trials,
     hold_controller,
     run_search,
 )
@@ -336,7 +336,7 @@ def test_a_lost_finished_model_is_made_again(
 
     again: list[Callable[[], object]] = [
         lambda: run_search(make_settings(folder)),
-        lambda: finalize_trial(make_settings(folder), full.number),
+        lambda: finalize_trials(make_settings(folder), [full.number]),
     ]
     for make in again:
         lose_models(folder)
