@@ -139,6 +139,7 @@ def finalize(
         list[int] | None, typer.Option("--trial", help="Number of a trial; may be repeated.")
     ] = None,
     top: Annotated[int, typer.Option("--top", help="The best so many of the last round.")] = 0,
+    workers: Workers = 0,
     executor: Executor = "",
     address: Address = "",
 ) -> None:
@@ -150,7 +151,7 @@ def finalize(
     if bool(trial) == bool(top):
         raise SettingError("finalize: want either --trial N or --top K")
     found = find_study(study, storage)
-    execution = Execution(executor=executor, address=address)
+    execution = Execution(workers=workers, executor=executor, address=address)
     settings = replace(found.settings, execute=execution.change(found.settings.execute))
     wanted = f"--top {top}" if top else " ".join(f"--trial {number}" for number in trial or [])
     url = found.settings.storage
