@@ -9,19 +9,9 @@ from typing import Any
 
 from ray import tune
 
-from autocompress.data.settings import DataSettings
-from autocompress.evaluate.settings import (
-    EvaluateSettings,
-    FastSettings,
-    FullSettings,
-    PruneSettings,
-)
-from autocompress.evaluate.task import TaskSettings
 from autocompress.execute.ray_cluster import connect
 from autocompress.execute.settings import ExecuteSettings
 from autocompress.jobs import hash_json
-from autocompress.masks.purify import PurifySettings
-from autocompress.methods.choose import MethodSettings
 from autocompress.search.budget import Budget
 from autocompress.search.controller import (
     Extension,
@@ -36,27 +26,10 @@ from autocompress.search.settings import SearchSettings
 from autocompress.search.spec import Settings
 from autocompress.search.tune import StudySearcher, make_trainable
 from autocompress.settings import settings_to_json
-from autocompress.train.admm import AdmmSettings
-from autocompress.train.loop import TrainSettings
 from tests.fakes import FakeEvaluator, make_search
 from tests.formula import FormulaRunner
 from tests.tuned_runner import TunedMaker, TunedRunner
 
-SHORT = TrainSettings(epochs=1, batch_size=64)
-TINY = Settings(
-    name="tiny",
-    task=TaskSettings(data=DataSettings(train_limit=256), train=SHORT, device="cpu"),
-    budget=Budget(weights=0.3),
-    search=SearchSettings(evaluations=4, batch=2, chains=1),
-    evaluate=EvaluateSettings(
-        method=MethodSettings(admm=AdmmSettings(updates=2)),
-        fast=FastSettings(prune=SHORT, retrain=SHORT, norm_batches=2),
-        round=PruneSettings(prune=SHORT, retrain=SHORT),
-        full=FullSettings(
-            prune=SHORT, retrain=SHORT, final=SHORT, purify=PurifySettings(evaluations=4)
-        ),
-    ),
-)
 TUNE = "tune"  # The folder with Tune's own files, and the name of the run in it.
 
 

@@ -22,7 +22,7 @@ from autocompress.execute.settings import ExecuteSettings
 from autocompress.search.controller import run_search
 from autocompress.search.progress import SearchProgress
 from autocompress.search.spec import Settings
-from autocompress.settings import read_settings
+from experiments.service.throughput import read_random
 
 MODES = {
     "subprocess, 1 worker": ExecuteSettings(workers=1, threads=1, executor="subprocess"),
@@ -33,7 +33,6 @@ MODES = {
         workers=2, threads=1, executor="ray", address="local", ahead=2
     ),
 }
-SETTINGS = Path(__file__).parents[1] / "lenet5_mnist" / "settings.toml"
 
 
 def measure(settings: Settings, execute: ExecuteSettings, name: str) -> tuple[float, float]:
@@ -65,16 +64,7 @@ def main() -> None:
     parser.add_argument("--out", default="runs/scaling", help="keeps the dense model")
     asked = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    changes = [
-        f"task.data.root={asked.data}",
-        "budget.weights=0.02",
-        "rounds.step=1000.0",
-        "search.searcher=random",
-        f"search.evaluations={asked.evaluations}",
-        f"run_dir={asked.out}",
-    ]
-    settings = read_settings(Settings, SETTINGS, changes)
-    (Path(asked.out) / "objects").mkdir(parents=True, exist_ok=True)
+    settings = read_random(asked.data, asked.evaluations, asked.out)
     short = replace(settings, search=replace(settings.search, evaluations=2))
     measure(short, ExecuteSettings(threads=1), "warm-up")  # Trains a dense model if need be.
     found: dict[str, list[tuple[float, float]]] = {mode: [] for mode in MODES}

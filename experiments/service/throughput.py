@@ -50,6 +50,21 @@ def measure(settings: Settings, mode: str, repeat: int) -> float:
     return 60 * (len(decided_s) - workers) / (decided_s[-1] - decided_s[workers - 1])
 
 
+def read_random(data: str, evaluations: int, out: str) -> Settings:
+    """Return a search of LeNet-5 by random densities in a folder, which is made."""
+    changes = [
+        f"task.data.root={data}",
+        "budget.weights=0.02",
+        "rounds.step=1000.0",
+        "search.searcher=random",
+        f"search.evaluations={evaluations}",
+        f"run_dir={out}",
+    ]
+    path = Path(__file__).parents[1] / "lenet5_mnist" / "settings.toml"
+    (Path(out) / "objects").mkdir(parents=True, exist_ok=True)
+    return read_settings(Settings, path, changes)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True)
@@ -58,17 +73,7 @@ def main() -> None:
     parser.add_argument("--out", default="runs/throughput")
     asked = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    changes = [
-        f"task.data.root={asked.data}",
-        "budget.weights=0.02",
-        "rounds.step=1000.0",
-        "search.searcher=random",
-        f"search.evaluations={asked.evaluations}",
-        f"run_dir={asked.out}",
-    ]
-    path = Path(__file__).parents[1] / "lenet5_mnist" / "settings.toml"
-    settings = read_settings(Settings, path, changes)
-    (Path(asked.out) / "objects").mkdir(parents=True, exist_ok=True)
+    settings = read_random(asked.data, asked.evaluations, asked.out)
     measure(settings, "in process", -1)  # Trains the dense model where it is missing.
     found: dict[str, list[float]] = {mode: [] for mode in MODES}
     for repeat in range(asked.repeats):

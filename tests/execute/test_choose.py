@@ -7,46 +7,16 @@ from typing import Any
 
 import pytest
 
-from autocompress.data.settings import DataSettings
 from autocompress.errors import SettingError
-from autocompress.evaluate.settings import (
-    EvaluateSettings,
-    FastSettings,
-    FullSettings,
-    PruneSettings,
-)
-from autocompress.evaluate.task import TaskSettings
 from autocompress.execute.choose import open_executor
 from autocompress.execute.in_process import InProcess
 from autocompress.execute.settings import ExecuteSettings
 from autocompress.execute.subprocess_pool import SubprocessPool
-from autocompress.masks.purify import PurifySettings
-from autocompress.methods.choose import MethodSettings
-from autocompress.search.budget import Budget
 from autocompress.search.controller import run_search
-from autocompress.search.settings import SearchSettings
-from autocompress.search.spec import Settings
 from autocompress.store.freight import read_files
 from autocompress.store.run_folder import RunFolder
-from autocompress.train.admm import AdmmSettings
-from autocompress.train.loop import TrainSettings
+from tests.tiny import TINY
 from tests.workers import PerformerFactory
-
-SHORT = TrainSettings(epochs=1, batch_size=64)
-TINY = Settings(
-    name="tiny",
-    task=TaskSettings(data=DataSettings(train_limit=256), train=SHORT, device="cpu"),
-    budget=Budget(weights=0.3),
-    search=SearchSettings(evaluations=4, batch=2, chains=1),
-    evaluate=EvaluateSettings(
-        method=MethodSettings(admm=AdmmSettings(updates=2)),
-        fast=FastSettings(prune=SHORT, retrain=SHORT, norm_batches=2),
-        round=PruneSettings(prune=SHORT, retrain=SHORT),
-        full=FullSettings(
-            prune=SHORT, retrain=SHORT, final=SHORT, purify=PurifySettings(evaluations=4)
-        ),
-    ),
-)
 
 
 def search(root: Path, **execute: Any) -> tuple[list[tuple[Any, ...]], dict[str, bytes]]:

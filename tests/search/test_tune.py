@@ -36,7 +36,8 @@ from autocompress.store.run_folder import RunFolder
 from tests.fakes import FakeEvaluator, fail_some
 from tests.formula import count_runs
 from tests.laws import find_violations, read_trajectory, read_verdict
-from tests.tuned import TINY, Opener, make_tuned, make_tuner, run_tuned
+from tests.tiny import TINY
+from tests.tuned import Opener, make_tuned, make_tuner, run_tuned
 from tests.tuned_runner import GLANCES
 from tests.workers import wait_until
 
