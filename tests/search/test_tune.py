@@ -122,7 +122,7 @@ def test_a_candidate_stopped_at_its_one_shot_score_is_decided_against(tmp_path: 
 def test_a_trial_that_fails_is_tried_again_and_given_up_at_the_cap(
     tmp_path: Path, opener: Opener, execute: dict[str, float], error: str
 ) -> None:
-    settings = make_tuned(tmp_path, weights=0.52, **execute)
+    settings = make_tuned(tmp_path, weights=0.52, batch=2, **execute)  # Else timing proposes.
 
     result, grid = run_tuned(settings, opener)
 
@@ -137,7 +137,7 @@ def test_a_trial_that_fails_is_tried_again_and_given_up_at_the_cap(
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_what_no_attempt_can_mend_ends_the_tuner(tmp_path: Path) -> None:
-    settings = make_tuned(tmp_path, weights=0.52)
+    settings = make_tuned(tmp_path, weights=0.52, batch=2)
 
     with pytest.raises(DataError, match=r"^the machine .*: a label is wrong$"):
         run_tuned(settings, Opener(refuses="01"))
