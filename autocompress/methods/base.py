@@ -8,7 +8,8 @@ from torch import nn
 from autocompress.graph.layers import LayerGraph
 from autocompress.jobs import Candidate
 from autocompress.masks.mask import Masks
-from autocompress.train.loop import Batches, TrainSettings
+from autocompress.train.batches import Batches
+from autocompress.train.loop import TrainSettings
 from autocompress.train.objective import BatchLoss
 
 

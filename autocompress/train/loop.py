@@ -1,32 +1,20 @@
 """Train a model for some epochs, test it, and re-estimate its batch norms."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
-from typing import Literal, Protocol
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autocompress.errors import EvaluationError, SettingError
+from autocompress.errors import ArtifactError, EvaluationError, SettingError
+from autocompress.train.average import Average
+from autocompress.train.batches import Batches, Epochs
+from autocompress.train.checkpoint import GlobalDraws, Keeper, Part, Tensors, describe_start
 from autocompress.train.objective import BatchLoss, Loss, Metric
-
-
-class Batches(Protocol):
-    """Where samples come from; ``data.source.Source`` is one."""
-
-    def __len__(self) -> int:
-        """Return the number of samples."""
-        ...
-
-    def batches(
-        self, size: int, *, seed: int | None = None, augment: bool = False
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Return one epoch of (inputs, targets), shuffled by ``seed`` when it is given."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +32,8 @@ class TrainSettings:
             ``cosine`` only falls; ``constant`` does neither.
         autocast: Whether to run forward passes in bfloat16.
         channels_last: Whether to store images and weights channels last.
+        average: Decay of a moving average of the parameters over the steps, 0 or more and below
+            1; 0 leaves them as after the last step. See :func:`train_model_`.
     """
 
     epochs: float = 10.0
@@ -55,19 +45,27 @@ class TrainSettings:
     schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
     autocast: bool = False
     channels_last: bool = False
+    average: float = 0.0
 
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_size", "learning_rate"):
             if not 0 < getattr(self, key) < math.inf:
                 raise SettingError(f"train.{key}: want a value above 0, got {getattr(self, key)}")
-        if not 0 <= self.momentum < 1:
-            raise SettingError(f"train.momentum: want 0 or more and below 1, got {self.momentum}")
+        for key in ("momentum", "average"):
+            if not 0 <= getattr(self, key) < 1:
+                raise SettingError(
+                    f"train.{key}: want 0 or more and below 1, got {getattr(self, key)}"
+                )
         if not 0 <= self.weight_decay < math.inf:
             raise SettingError(f"train.weight_decay: want 0 or more, got {self.weight_decay}")
 
 
 def ignore_step(step: int) -> None:
     """Do nothing at ``step``."""
+
+
+def ignore_state(state: dict[str, Any]) -> None:
+    """Do nothing with ``state``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +75,49 @@ class Hooks:
     Attributes:
         on_gradient: After the backward pass, before the optimiser's step.
         on_step: After the optimiser's step.
+        state_dict: Returns what the hooks keep from step to step, when the training is kept:
+            tensors and plain values in dicts, lists and tuples.
+        load_state_dict: Sets the hooks to such a state, with its tensors on the CPU, once the
+            model has its own again. What hooks changed in the model other than parameters and
+            buffers, they change again here.
     """
 
     on_gradient: Callable[[int], None] = ignore_step
     on_step: Callable[[int], None] = ignore_step
+    state_dict: Callable[[], dict[str, Any]] = dict
+    load_state_dict: Callable[[dict[str, Any]], None] = ignore_state
+
+
+def chain_hooks(*hooks: Hooks) -> Hooks:
+    """Return hooks that do what each of ``hooks`` does, in this order, each with its own state.
+
+    Its ``load_state_dict`` raises ArtifactError when the state is of another number of hooks.
+    """
+
+    def on_gradient(step: int) -> None:
+        for hook in hooks:
+            hook.on_gradient(step)
+
+    def on_step(step: int) -> None:
+        for hook in hooks:
+            hook.on_step(step)
+
+    def state_dict() -> dict[str, Any]:
+        return {"chain": [hook.state_dict() for hook in hooks]}
+
+    def load_state_dict(state: dict[str, Any]) -> None:
+        states = state.get("chain", ())
+        if len(states) != len(hooks):
+            raise ArtifactError(f"checkpoint: want {len(hooks)} hooks, got {len(states)}")
+        for hook, own in zip(hooks, states, strict=True):
+            hook.load_state_dict(own)
+
+    return Hooks(
+        on_gradient=on_gradient,
+        on_step=on_step,
+        state_dict=state_dict,
+        load_state_dict=load_state_dict,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,18 +166,28 @@ def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Opt
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(settings.momentum, 0.999))
 
 
-def repeat_epochs(
-    source: Batches, settings: TrainSettings, seed: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Return shuffled and augmented batches for ever; epoch ``e`` depends on (seed, e) only."""
-    epoch = 0
-    while True:
-        state = np.random.SeedSequence(seed, spawn_key=(epoch,)).generate_state(1)
-        yield from source.batches(settings.batch_size, seed=int(state[0]), augment=True)
-        epoch += 1
+@dataclass
+class Progress:
+    """How far a training is.
+
+    Attributes:
+        step: The next one.
+        total: Sum of the losses of the last tenth of the steps.
+    """
+
+    step: int = 0
+    total: Tensor = field(default_factory=lambda: torch.zeros(()))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return both."""
+        return {"step": self.step, "total": self.total}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Set both."""
+        self.step, self.total = state["step"], state["total"]
 
 
-def train_model_(
+def train_model_(  # noqa: PLR0913 - what a training follows from, then what goes along
     model: nn.Module,
     source: Batches,
     settings: TrainSettings,
@@ -148,34 +195,58 @@ def train_model_(
     loss: BatchLoss,
     seed: int,
     hooks: Hooks | None = None,
+    keeper: Keeper | None = None,
 ) -> float:
     """Train ``model`` in place with a fresh optimiser and leave it in evaluation mode.
 
+    With ``settings.average`` the model ends with the moving average of its parameters, decayed by
+    ``min(average, (1 + step) / (10 + step))`` at each step; hooks see the raw ones. Weights that
+    a hook masks later than from the start are not zero in the average: apply the masks again.
+    Buffers are those of the last step, so re-estimate batch norms: theirs are of raw weights.
+
     Args:
-        model: On the device of the source's batches.
+        model: On the device of the source's batches; as it was at the start also when
+            ``keeper`` holds a later state.
         source: Training samples.
         settings: Epochs, optimiser and schedule.
         loss: Of (model, inputs, targets).
         seed: Of shuffling, augmentation and dropout.
         hooks: Called around each optimiser step.
+        keeper: Keeps the training now and then; one that was killed goes on from there and ends
+            with the same bits on a CPU. The caller clears it once the result is stored.
 
     Returns:
         The mean loss of the last tenth of the steps.
 
     Raises:
         EvaluationError: The loss became infinite or NaN.
+        ArtifactError: What ``keeper`` holds is damaged.
     """
     hooks = hooks or Hooks()
     optimizer = make_optimizer(model, settings)
     steps = count_steps(source, settings)
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)
-    total, tail = torch.zeros(()), max(1, steps // 10)
+    average, epochs = Average(model, settings.average), Epochs(source, settings.batch_size, seed)
+    progress, tail = Progress(), max(1, steps // 10)
     model.train()
     with fork_seed(seed):
-        for step, (inputs, targets) in enumerate(
-            islice(repeat_epochs(source, settings, seed), steps)
-        ):
+        if keeper is not None:
+            start = describe_start(
+                model, asdict(settings), seed=seed, steps=steps, samples=len(source)
+            )
+            parts: dict[str, Part] = {
+                "progress": progress,
+                "model": Tensors(model),
+                "optimizer": optimizer,
+                "average": average,
+                "hooks": hooks,
+                "epochs": epochs,
+                "draws": GlobalDraws(),  # Last: to skip batches may draw, too.
+            }
+            keeper.open(start, parts)
+        for step in range(progress.step, steps):
+            inputs, targets = next(epochs)
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * scale_rate(settings.schedule, step, steps)
             with autocast(inputs, on=settings.autocast):
@@ -185,10 +256,15 @@ def train_model_(
             hooks.on_gradient(step)
             optimizer.step()
             hooks.on_step(step)
+            average.take_(step)
             if step >= steps - tail:
-                total = total.to(value.device) + value.detach().float()
+                progress.total = progress.total.to(value.device) + value.detach().float()
+            progress.step = step + 1
+            if keeper is not None:
+                keeper.write_when_due()
+    average.give_()
     model.eval()
-    mean = float(total) / tail
+    mean = float(progress.total) / tail
     if not math.isfinite(mean):
         raise EvaluationError(f"training diverged after {steps} steps: the loss is {mean}")
     return mean
