@@ -22,10 +22,15 @@ class Candidate:
         filters: Units kept of each coupling group, 1 or more.
         columns: Columns kept of each layer with prunable columns, 1 or more; it counts
             those left once the producers' filters are gone.
+        weights: Weights kept of a layer, within its kept filters and columns; a layer that is
+            not named keeps all of them.
+        bits: Bit width of a layer's weights; a layer that is not named keeps float32.
     """
 
     filters: Mapping[str, int]
     columns: Mapping[str, int]
+    weights: Mapping[str, int] = field(default_factory=dict)
+    bits: Mapping[str, int] = field(default_factory=dict)
 
     def key(self) -> str:
         """Return the SHA-256 of the counts: equal candidates have equal keys."""
@@ -37,12 +42,20 @@ class Candidate:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain dicts that :meth:`from_json` reads."""
-        return {"filters": dict(self.filters), "columns": dict(self.columns)}
+        record = {"filters": dict(self.filters), "columns": dict(self.columns)}
+        fine = {"weights": dict(self.weights), "bits": dict(self.bits)}
+        # Left out when empty: candidates without them keep the keys that they always had.
+        return record | {name: one for name, one in fine.items() if one}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Candidate":
         """Return the candidate of :meth:`to_json`."""
-        return cls(filters=dict(record["filters"]), columns=dict(record["columns"]))
+        return cls(
+            filters=dict(record["filters"]),
+            columns=dict(record["columns"]),
+            weights=dict(record.get("weights", {})),
+            bits=dict(record.get("bits", {})),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

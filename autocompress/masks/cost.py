@@ -1,36 +1,100 @@
 """What a pruned model costs: from counts before it exists, and from masks afterwards."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from autocompress.graph.layers import OUTSIDE, Layer, LayerGraph
 from autocompress.jobs import Candidate
-from autocompress.masks.mask import Masks, kept_inputs, kept_norm, kept_rows, open_columns
+from autocompress.masks.coded import FLOAT_BITS, count_weight_bits, log2_choose
+from autocompress.masks.mask import (
+    Masks,
+    kept_inputs,
+    kept_norm,
+    kept_rows,
+    open_columns,
+    weight_mask,
+)
 
 FLOAT_BYTES = 4
 INDEX_BYTES = 4
 NORM_STATISTICS = 2  # running mean and variance
 NORM_AFFINE = 2  # gain and shift
-RESOURCES = ("macs", "params", "bytes")
+NO_BITS: Mapping[str, int] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
     """What one model costs.
 
+    Where single weights are kept, ``weights``, ``params`` and ``coded_bytes`` count those, while
+    ``macs`` and ``bytes`` count whole kept columns: so they run and so float32 tensors store
+    them, zeros inside included.
+
     Attributes:
-        weights: Weights of convolutions and linear layers, without biases.
-        params: All parameters: weights, biases, gains and shifts of norms.
+        weights: Kept weights of convolutions and linear layers, without biases.
+        params: All parameters: kept weights, biases, gains and shifts of norms.
         macs: Multiply-accumulates of the layers for one sample.
         bytes: float32 parameters and norm statistics, and 4 bytes for each kept column of a
             layer whose columns must be gathered.
+        coded_bytes: What an entropy coder needs, see :func:`count_weight_bits`: positions of
+            kept columns and weights, weights at their bit widths with one scale per layer;
+            biases, parameters and statistics of norms in float32.
     """
 
     weights: int
     params: int
     macs: int
     bytes: int
+    coded_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What the cost of a model follows from: layers in the order of the graph, then sums.
+
+    Attributes:
+        rows: Kept filters; shape (layers,).
+        columns: Kept columns; shape (layers,).
+        left: Columns that the kept inputs leave; shape (layers,).
+        gathered: Kept columns that need an index.
+        weights: Kept weights; shape (layers,).
+        bits: Bit widths; shape (layers,).
+        biases: Kept biases.
+        affine: Channels of norms with gain and shift.
+        norms: Channels of norms.
+    """
+
+    rows: np.ndarray
+    columns: np.ndarray
+    left: np.ndarray
+    gathered: int
+    weights: np.ndarray
+    bits: np.ndarray
+    biases: int
+    affine: int
+    norms: int
+
+    def price(self, positions: np.ndarray) -> Cost:
+        """Return the cost; ``positions`` are outputs of each layer per sample."""
+        block = self.rows * self.columns
+        weights = int(self.weights.sum())
+        others = self.biases + NORM_AFFINE * self.affine
+        statistics = NORM_STATISTICS * self.norms
+        stored = int(block.sum()) + others + statistics
+        coded = count_weight_bits(block, self.weights, self.bits) + log2_choose(
+            self.left, self.columns
+        )
+        coded_bytes = FLOAT_BYTES * (others + statistics) + float(coded.sum()) / 8
+        return Cost(
+            weights=weights,
+            params=weights + others,
+            macs=int((block * positions).sum()),
+            bytes=FLOAT_BYTES * stored + INDEX_BYTES * self.gathered,
+            coded_bytes=math.ceil(coded_bytes),
+        )
 
 
 class CostModel:
@@ -76,26 +140,47 @@ class CostModel:
         per_filter = np.where(self.depthwise, 1, inputs / self.conv_groups)
         return np.rint(per_filter * self.area).astype(np.int64)
 
-    def count(self, keeps: np.ndarray, columns: np.ndarray) -> Cost:
-        """Return the cost of ``keeps`` units per group and ``columns`` per layer.
+    def count(
+        self,
+        keeps: np.ndarray,
+        columns: np.ndarray,
+        weights: np.ndarray | None = None,
+        bits: np.ndarray | None = None,
+    ) -> Cost:
+        """Return the cost of so many kept units, columns and weights.
 
         Args:
             keeps: Shape (groups,).
             columns: Shape (layers,); columns kept, at most ``count_open(keeps)``.
+            weights: Shape (layers,); weights kept, at most rows times columns; None keeps all.
+            bits: Shape (layers,); bit widths, ``FLOAT_BITS`` for float32; None is that for all.
         """
         kept = np.append(keeps, 1)
-        rows = np.rint(self.rows @ kept).astype(np.int64)
-        weights = rows * columns
-        biases = int(rows[self.has_bias].sum())
-        statistics = NORM_STATISTICS * int(np.rint(self.norms @ kept))
-        indices = int(columns[columns < self.count_open(keeps)].sum())
-        params = int(weights.sum()) + biases + NORM_AFFINE * int(np.rint(self.affine @ kept))
-        return Cost(
-            weights=int(weights.sum()),
-            params=params,
-            macs=int((weights * self.positions).sum()),
-            bytes=FLOAT_BYTES * (params + statistics) + INDEX_BYTES * indices,
+        rows = self.count_rows(keeps)
+        left = self.count_open(keeps)
+        sizes = Sizes(
+            rows=rows,
+            columns=columns,
+            left=left,
+            gathered=int(columns[columns < left].sum()),
+            weights=rows * columns if weights is None else weights,
+            bits=np.full(len(rows), FLOAT_BITS) if bits is None else bits,
+            biases=int(rows[self.has_bias].sum()),
+            affine=int(np.rint(self.affine @ kept)),
+            norms=int(np.rint(self.norms @ kept)),
         )
+        return sizes.price(self.positions)
+
+    def count_rows(self, keeps: np.ndarray) -> np.ndarray:
+        """Return the filters of each layer when ``keeps`` units of each group are kept.
+
+        Args:
+            keeps: Shape (groups,), in the order of ``graph.groups``.
+
+        Returns:
+            Shape (layers,), int64.
+        """
+        return np.rint(self.rows @ np.append(keeps, 1)).astype(np.int64)
 
     def count_candidate(self, candidate: Candidate) -> Cost:
         """Return the cost of ``candidate``; groups and layers it does not name are full."""
@@ -104,7 +189,11 @@ class CostModel:
         )
         left = self.count_open(keeps)
         wanted = [candidate.columns.get(layer.name, big) for layer, big in self._layers(left)]
-        return self.count(keeps, np.minimum(np.array(wanted), left))
+        columns = np.minimum(np.array(wanted), left)
+        block = self.count_rows(keeps) * columns
+        kept = [candidate.weights.get(layer.name, big) for layer, big in self._layers(block)]
+        bits = read_bits(self.graph, candidate.bits)
+        return self.count(keeps, columns, np.minimum(np.array(kept), block), bits)
 
     def _layers(self, left: np.ndarray) -> list[tuple[Layer, int]]:
         return list(zip(self.graph.layers, left.tolist(), strict=True))
@@ -115,29 +204,49 @@ def is_depthwise(layer: Layer) -> bool:
     return layer.groups > 1 and layer.groups == layer.channels
 
 
-def count_masks(graph: LayerGraph, masks: Masks) -> Cost:
-    """Return the cost of what ``masks`` keep, once it is physically removed."""
-    weights = biases = macs = indices = 0
+def read_bits(graph: LayerGraph, bits: Mapping[str, int]) -> np.ndarray:
+    """Return the bit width of each layer, ``FLOAT_BITS`` where none is named; int64."""
+    return np.array([bits.get(layer.name, FLOAT_BITS) for layer in graph.layers])
+
+
+def count_masks(graph: LayerGraph, masks: Masks, bits: Mapping[str, int] = NO_BITS) -> Cost:
+    """Return the cost of what ``masks`` keep, once it is physically removed.
+
+    Args:
+        graph: The layers and their coupling groups.
+        masks: What is kept.
+        bits: Bit widths by layer.
+    """
+    rows, columns, left, weights, gathered = [], [], [], [], 0
     for layer in graph.layers:
-        rows = int(kept_rows(masks, layer).sum())
+        rows.append(int(kept_rows(masks, layer).sum()))
         inputs = kept_inputs(masks, layer)
         if layer.groups == 1:
-            columns = int(masks.columns[layer.name].sum())
+            opened = open_columns(masks, layer)
+            columns.append(int(masks.columns[layer.name].sum()))
+            left.append(int(opened.sum()))
             # Dead inputs are sliced away; any other missing column has to be gathered around.
-            missing = open_columns(masks, layer) & ~masks.columns[layer.name]
-            indices += columns if bool(missing.any()) else 0
+            missing = opened & ~masks.columns[layer.name]
+            gathered += columns[-1] if bool(missing.any()) else 0
         else:
             depth = 1 if is_depthwise(layer) else int(inputs.sum()) // layer.groups
-            columns = depth * layer.area
-        weights += rows * columns
-        biases += rows * layer.has_bias
-        macs += rows * columns * layer.positions
+            columns.append(depth * layer.area)
+            left.append(columns[-1])
+        single = layer.name in masks.weights
+        weights.append(
+            int(weight_mask(masks, layer).sum()) if single else rows[-1] * columns[-1]
+        )
     kept = [(norm.affine, int(kept_norm(masks, norm).sum())) for norm in graph.norms]
-    statistics = NORM_STATISTICS * sum(count for _, count in kept)
-    params = weights + biases + NORM_AFFINE * sum(count for affine, count in kept if affine)
-    return Cost(
-        weights=weights,
-        params=params,
-        macs=macs,
-        bytes=FLOAT_BYTES * (params + statistics) + INDEX_BYTES * indices,
+    biased = zip(graph.layers, rows, strict=True)
+    sizes = Sizes(
+        rows=np.array(rows),
+        columns=np.array(columns),
+        left=np.array(left),
+        gathered=gathered,
+        weights=np.array(weights),
+        bits=read_bits(graph, bits),
+        biases=sum(count for layer, count in biased if layer.has_bias),
+        affine=sum(count for affine, count in kept if affine),
+        norms=sum(count for _, count in kept),
     )
+    return sizes.price(np.array([layer.positions for layer in graph.layers]))

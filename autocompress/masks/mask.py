@@ -1,7 +1,7 @@
 """Which units and columns of a model are kept."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,13 @@ class Masks:
         units: Shape (graph.units,), bool.
         columns: For each layer of ``graph.column_layers``, shape (layer.columns,), bool: the
             columns in the order of ``weight.flatten(1)``; False where the input unit is gone.
+        weights: For layers that keep single weights, by name, shape (filters, columns), bool:
+            what is kept within the units and columns. A layer not named keeps all of those.
     """
 
     units: Tensor
     columns: Mapping[str, Tensor]
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def full_masks(graph: LayerGraph) -> Masks:
@@ -57,11 +60,18 @@ def close_masks(graph: LayerGraph, masks: Masks) -> Masks:
         layer.name: masks.columns[layer.name] & open_columns(masks, layer)
         for layer in graph.column_layers
     }
-    return Masks(masks.units, columns)
+    return Masks(masks.units, columns, masks.weights)
 
 
 def weight_mask(masks: Masks, layer: Layer) -> Tensor:
     """Return the kept weights; shape (filters, columns), bool."""
+    block = block_mask(masks, layer)
+    single = masks.weights.get(layer.name)
+    return block if single is None else block & single
+
+
+def block_mask(masks: Masks, layer: Layer) -> Tensor:
+    """Return what kept filters and columns have in common; shape (filters, columns), bool."""
     rows = kept_rows(masks, layer)
     if layer.groups == 1:
         return rows[:, None] & masks.columns[layer.name][None, :]
@@ -111,11 +121,14 @@ def apply_masks_(model: nn.Module, parameter_masks: Mapping[str, Tensor]) -> Non
 
 
 def count_kept(graph: LayerGraph, masks: Masks) -> Candidate:
-    """Return how many units and columns ``masks`` keep; the inverse of a projection's request."""
+    """Return how much ``masks`` keep; the inverse of a projection's request."""
     filters = {
         group.name: int(masks.units[group.start : group.start + group.size].sum())
         for group in graph.groups
         if group.prunable
     }
     columns = {name: int(mask.sum()) for name, mask in masks.columns.items()}
-    return Candidate(filters=filters, columns=columns)
+    weights = {
+        name: int(weight_mask(masks, graph.by_name[name]).sum()) for name in masks.weights
+    }
+    return Candidate(filters=filters, columns=columns, weights=weights)

@@ -12,12 +12,14 @@ from autocompress.jobs import Candidate
 from autocompress.masks.cost import is_depthwise
 from autocompress.masks.mask import (
     Masks,
+    block_mask,
     close_masks,
     full_masks,
     kept_rows,
     open_columns,
     weight_mask,
 )
+from autocompress.masks.weights import keep_weights
 
 
 def keep_largest(scores: Tensor, keep: int) -> Tensor:
@@ -82,6 +84,8 @@ def project_masks(
 ) -> Masks:
     """Return masks that keep the counts of ``candidate`` and as much energy as can be found.
 
+    Single weights are chosen last: the largest within the chosen filters and columns.
+
     With squared weights as energies this is the projection onto models with so many filters
     and columns. Filters and columns together have no closed form: filters are chosen for given
     columns, then columns for given filters, a few times, from two starts; the best is kept. A
@@ -90,7 +94,7 @@ def project_masks(
     Args:
         graph: The layers and their coupling groups.
         energies: For each layer, shape (filters, columns), 0 or more.
-        candidate: Counts; more columns than there are left means all of them.
+        candidate: Counts; more columns or weights than there are left means all of them.
         within: Keep nothing outside these masks; everything is allowed when None.
         sweeps: Alternations, 1 or more.
 
@@ -112,7 +116,7 @@ def project_masks(
             energy = measure_energy(graph, inside, masks)
             if energy > best_energy:
                 best, best_energy = masks, energy
-    return best
+    return _choose_weights(graph, inside, candidate, bounds, best)
 
 
 def measure_energy(graph: LayerGraph, energies: Mapping[str, Tensor], masks: Masks) -> float:
@@ -160,7 +164,7 @@ def _choose_units(
             span = slice(group.start, group.start + group.size)
             keep = min(candidate.filters[group.name], int(bounds.units[span].sum()))
             units[span] = keep_largest(scores[span], keep)
-    return close_masks(graph, Masks(units, bounds.columns))
+    return close_masks(graph, Masks(units, bounds.columns, bounds.weights))
 
 
 def _choose_columns(
@@ -177,7 +181,26 @@ def _choose_columns(
         keep = min(candidate.columns.get(layer.name, layer.columns), int(allowed.sum()))
         energy = (inside[layer.name] * kept_rows(masks, layer)[:, None]).sum(0)
         columns[layer.name] = keep_largest(energy.where(allowed, -1.0), keep)
-    return Masks(masks.units, columns)
+    return Masks(masks.units, columns, masks.weights)
+
+
+def _choose_weights(
+    graph: LayerGraph,
+    inside: Mapping[str, Tensor],
+    candidate: Candidate,
+    bounds: Masks,
+    masks: Masks,
+) -> Masks:
+    """Return the weights of most energy within the units and columns of ``masks``."""
+    weights = dict(masks.weights)
+    for name, count in candidate.weights.items():
+        layer = graph.by_name[name]
+        allowed = block_mask(masks, layer)
+        if name in bounds.weights:
+            allowed &= bounds.weights[name]
+        energy = inside[name].where(allowed, -1.0)
+        weights[name] = keep_weights(energy, min(count, int(allowed.sum())))
+    return Masks(masks.units, masks.columns, weights)
 
 
 @lru_cache(maxsize=4096)

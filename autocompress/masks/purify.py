@@ -14,7 +14,7 @@ from torch import Tensor
 from autocompress.errors import SettingError
 from autocompress.graph.layers import LayerGraph
 from autocompress.masks.cost import count_masks, is_depthwise
-from autocompress.masks.mask import Masks, close_masks, kept_rows
+from autocompress.masks.mask import Masks, close_masks, kept_rows, weight_mask
 from autocompress.masks.project import keep_largest, score_units
 
 
@@ -47,12 +47,13 @@ def propagate(graph: LayerGraph, masks: Masks) -> Masks:
 
     A dead filter kills its columns in every consumer. A unit whose columns are gone in *all*
     its consumers dies in all its producers; so in a residual addition only what no member
-    needs goes. At least one unit of each group stays.
+    needs goes. At least one unit of each group stays. A column of which no single weight is
+    kept goes as well, but for the last of a layer.
 
     Returns:
         Closed masks that this function leaves as they are.
     """
-    masks = close_masks(graph, masks)
+    masks = drop_empty(graph, close_masks(graph, masks))
     while True:
         read = count_readers(graph, masks) > 0
         units = masks.units.clone()
@@ -62,7 +63,17 @@ def propagate(graph: LayerGraph, masks: Masks) -> Masks:
                 units[span] &= read[span]
         if torch.equal(units, masks.units):
             return masks
-        masks = close_masks(graph, Masks(units, masks.columns))
+        masks = drop_empty(graph, close_masks(graph, Masks(units, masks.columns, masks.weights)))
+
+
+def drop_empty(graph: LayerGraph, masks: Masks) -> Masks:
+    """Return ``masks`` without columns of which no single weight is kept; one always stays."""
+    columns = dict(masks.columns)
+    for layer in graph.column_layers:
+        if layer.name in masks.weights:
+            used = weight_mask(masks, layer).any(0)
+            columns[layer.name] = used if bool(used.any()) else columns[layer.name]
+    return Masks(masks.units, columns, masks.weights)
 
 
 def count_readers(graph: LayerGraph, masks: Masks) -> Tensor:
@@ -115,7 +126,8 @@ def cut_below(
             rows = kept_rows(masks, layer)[:, None]
             norm = (energies[layer.name] * rows).sum(0).sqrt()
             columns[layer.name] = _cut(norm, masks.columns[layer.name], share)
-    return propagate(graph, keep_alive(graph, close_masks(graph, Masks(units, columns)), masks))
+    cut = close_masks(graph, Masks(units, columns, masks.weights))
+    return propagate(graph, keep_alive(graph, cut, masks))
 
 
 def keep_alive(graph: LayerGraph, masks: Masks, before: Masks) -> Masks:
@@ -124,7 +136,7 @@ def keep_alive(graph: LayerGraph, masks: Masks, before: Masks) -> Masks:
     for layer in graph.column_layers:
         if not bool(columns[layer.name].any()):
             columns[layer.name] = before.columns[layer.name]
-    return close_masks(graph, Masks(masks.units, columns))
+    return close_masks(graph, Masks(masks.units, columns, masks.weights))
 
 
 def _cut(norms: Tensor, alive: Tensor, share: float) -> Tensor:

@@ -11,7 +11,14 @@ from autocompress.errors import GraphError
 from autocompress.graph.check import find_kept, slice_units_
 from autocompress.graph.layers import OUTSIDE, Group, Layer, LayerGraph
 from autocompress.masks.cost import is_depthwise
-from autocompress.masks.mask import Masks, apply_masks_, kept_inputs, parameter_masks
+from autocompress.masks.mask import (
+    Masks,
+    apply_masks_,
+    kept_inputs,
+    kept_rows,
+    open_columns,
+    parameter_masks,
+)
 
 
 def slice_graph(graph: LayerGraph, masks: Masks) -> tuple[LayerGraph, Masks]:
@@ -98,4 +105,12 @@ def _slice_masks(graph: LayerGraph, smaller: LayerGraph, masks: Masks) -> Masks:
             columns[layer.name] = by_channel[kept_inputs(masks, old)].flatten()
         else:  # A depthwise convolution of which one channel is left.
             columns[layer.name] = torch.ones(layer.columns, dtype=torch.bool)
-    return Masks(torch.ones(smaller.units, dtype=torch.bool), columns)
+    weights = {name: _slice_weights(graph, masks, name) for name in masks.weights}
+    return Masks(torch.ones(smaller.units, dtype=torch.bool), columns, weights)
+
+
+def _slice_weights(graph: LayerGraph, masks: Masks, name: str) -> Tensor:
+    """Return the kept single weights of a layer without its dead filters and inputs."""
+    layer = graph.by_name[name]
+    single = masks.weights[name][kept_rows(masks, layer)]
+    return single if is_depthwise(layer) else single[:, open_columns(masks, layer)]
