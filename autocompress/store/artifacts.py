@@ -1,7 +1,8 @@
 """A finished model as a folder that anyone can load without trusting it.
 
 ``model.safetensors`` holds the state, ``structure.json`` what to build and the hash of the state,
-``metrics.json`` figures for people. Nothing in them is run: models come from the zoo, from
+``metrics.json`` figures for people. Tensors of few non-zeros or few values are stored short, which
+``structure.json`` then describes. Nothing in them is run: models come from the zoo, from
 torchvision, or from a factory that the caller passes.
 """
 
@@ -26,10 +27,12 @@ from autocompress.data.source import InputSpec
 from autocompress.errors import ArtifactError, AutoCompressError, GraphError
 from autocompress.jobs import hash_json
 from autocompress.shrink.structure import Structure, read_structure, restore_structure_
+from autocompress.store.tensors import decode_tensors, encode_tensors, have_equal_bits
 from autocompress.zoo.make import ModelSettings, is_known, make_model
 
 FORMAT = "autocompress-model"
 VERSION = 1
+ENCODED_VERSION = 2  # Of an artifact with encoded tensors, which version 1 cannot read.
 WEIGHTS_FILE = "model.safetensors"
 STRUCTURE_FILE = "structure.json"
 METRICS_FILE = "metrics.json"
@@ -61,15 +64,20 @@ def save_artifact(  # noqa: PLR0913 - what a loader must know, all by keyword
         classes: Outputs, as given to the dense model.
         input_spec: How an image becomes an input; the loaded model carries it.
         metrics: Flat figures for people; NaN and infinity become null.
+
+    Raises:
+        ArtifactError: What would be written does not give the same weights again.
     """
     state = {
         name: tensor.detach().cpu().contiguous().clone()  # Own memory: no two share.
         for name, tensor in model.state_dict().items()
     }
-    weights = write_tensors(state)
+    stored, encodings = encode_tensors(state)
+    weights = write_tensors(stored)
+    _check_written(folder, weights, encodings, state)
     record: dict[str, Any] = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": ENCODED_VERSION if encodings else VERSION,
         "model": asdict(model_settings),
         "input_shape": list(input_shape),
         "classes": classes,
@@ -77,6 +85,8 @@ def save_artifact(  # noqa: PLR0913 - what a loader must know, all by keyword
         "modules": read_structure(model),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
+    if encodings:
+        record["encodings"] = encodings
     record = json.loads(json.dumps(record, allow_nan=False))
     record["record_sha256"] = hash_json(record)
     shown = {
@@ -104,15 +114,42 @@ def load(folder: str | Path, *, factory: Factory | None = None) -> nn.Module:
     """
     folder = Path(folder)
     record = _read_record(folder / STRUCTURE_FILE)
-    tensors = _read_weights(folder / WEIGHTS_FILE, record)
+    stored = _read_weights(folder / WEIGHTS_FILE, record)
+    try:
+        spec = TypeAdapter(InputSpec).validate_python(_to_tuples(record["input_spec"]))
+        modules: Structure = TypeAdapter(Structure).validate_python(record["modules"])
+    except (KeyError, ValidationError) as error:
+        raise ArtifactError(f"{folder / STRUCTURE_FILE}: {error}") from error
+    model = _make_dense(folder, record, factory)
+    try:
+        # No encoding may ask for more memory than the dense model does.
+        dense = sum(tensor.numel() for tensor in model.state_dict().values())
+        tensors = decode_tensors(stored, record.get("encodings", {}), dense)
+        restore_structure_(model, modules, tensors)
+    except (ArtifactError, GraphError) as error:
+        raise ArtifactError(f"{folder}: {error}") from error
+    model.input_spec = spec  # type: ignore[assignment]
+    return model.eval()
+
+
+def measure_dense(folder: str | Path, *, factory: Factory | None = None) -> dict[str, int]:
+    """Return how many values each parameter of the dense model of an artifact has, by name.
+
+    Raises:
+        ArtifactError: As for :func:`load`.
+    """
+    model = _make_dense(Path(folder), _read_record(Path(folder) / STRUCTURE_FILE), factory)
+    return {name: parameter.numel() for name, parameter in model.named_parameters()}
+
+
+def _make_dense(folder: Path, record: Mapping[str, Any], factory: Factory | None) -> nn.Module:
+    """Return the dense model, once it is known not to fill the memory."""
     try:
         # Only JSON mode is strict and still reads a table as a dataclass.
         model_text = json.dumps(record["model"])
         settings = TypeAdapter(ModelSettings).validate_json(model_text, strict=True)
-        spec = TypeAdapter(InputSpec).validate_python(_to_tuples(record["input_spec"]))
         shape = TypeAdapter(tuple[int, ...]).validate_python(record["input_shape"])
         classes = TypeAdapter(int).validate_python(record["classes"], strict=True)
-        modules: Structure = TypeAdapter(Structure).validate_python(record["modules"])
     except (KeyError, ValidationError) as error:
         raise ArtifactError(f"{folder / STRUCTURE_FILE}: {error}") from error
     if factory is None and not is_known(settings.name):
@@ -121,23 +158,6 @@ def load(folder: str | Path, *, factory: Factory | None = None) -> nn.Module:
             "pass its factory: load(folder, factory=...), or --factory PACKAGE.MODULE:FACTORY "
             "on the command line"
         )
-    model = _make_dense(folder, settings, shape, classes, factory)
-    try:
-        restore_structure_(model, modules, tensors)
-    except GraphError as error:
-        raise ArtifactError(f"{folder}: {error}") from error
-    model.input_spec = spec  # type: ignore[assignment]
-    return model.eval()
-
-
-def _make_dense(
-    folder: Path,
-    settings: ModelSettings,
-    shape: tuple[int, ...],
-    classes: int,
-    factory: Factory | None,
-) -> nn.Module:
-    """Return the dense model, once it is known not to fill the memory."""
 
     def make() -> nn.Module:
         if factory is None:
@@ -179,8 +199,12 @@ def _read_record(path: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ArtifactError(f"{path}: want format {FORMAT!r}; this is no model of ours")
-    if record.get("version") != VERSION:
-        raise ArtifactError(f"{path}: want version {VERSION}, got {record.get('version')!r}")
+    version = record.get("version")
+    if version not in (VERSION, ENCODED_VERSION):
+        wanted = f"{VERSION} or {ENCODED_VERSION}"
+        raise ArtifactError(f"{path}: want version {wanted}, got {version!r}")
+    if (version == ENCODED_VERSION) != ("encodings" in record):
+        raise ArtifactError(f"{path}: want encodings in version {ENCODED_VERSION} only")
     claimed = record.pop("record_sha256", None)
     if claimed != hash_json(record):
         raise ArtifactError(f"{path}: damaged, its content does not match its hash")
@@ -195,6 +219,19 @@ def _read_weights(path: Path, record: Mapping[str, Any]) -> dict[str, Tensor]:
         return dict(read_tensors(data))
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise ArtifactError(f"{path}: {error}") from error
+
+
+def _check_written(
+    folder: Path, weights: bytes, encodings: Mapping[str, Any], state: Mapping[str, Tensor]
+) -> None:
+    """Raise ArtifactError when ``weights`` would not be read as ``state``, bit for bit."""
+    if not encodings:
+        return
+    most = sum(tensor.numel() for tensor in state.values())
+    found = decode_tensors(read_tensors(weights), encodings, most)
+    wrong = [name for name in state if not have_equal_bits(found[name], state[name])]
+    if wrong:
+        raise ArtifactError(f"{folder}: {wrong[0]} cannot be encoded; nothing was written")
 
 
 def _read_file(path: Path, most: int | None = None) -> bytes:

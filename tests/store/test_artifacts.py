@@ -4,16 +4,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from autocompress.data.source import InputSpec
 from autocompress.errors import ArtifactError
 from autocompress.graph.trace import trace_graph
 from autocompress.jobs import hash_json
+from autocompress.masks.mask import close_masks, full_masks
 from autocompress.shrink.compact import compact_model
-from autocompress.store.artifacts import load, save_artifact
-from autocompress.zoo.make import ModelSettings
+from autocompress.store import artifacts
+from autocompress.store.artifacts import load, measure_dense, save_artifact
+from autocompress.store.tensors import encode_tensors
+from autocompress.zoo.make import ModelSettings, make_model
 from tests.nets import SHAPES, draw_input, draw_masks, make_random, randomise_
 
 SPEC = InputSpec(shape=(1, 8, 8), mean=(0.5,), std=(0.25,))
@@ -167,7 +171,8 @@ def set_to(*keys: str, value: object) -> Callable[[dict[str, Any]], object]:
 
 
 HOSTILE: dict[str, Callable[[dict[str, Any]], object]] = {
-    "another version": set_to("version", value=2),
+    "another version": set_to("version", value=3),
+    "the version of encodings": set_to("version", value=2),
     "another format": set_to("format", value="onnx"),
     "a path as a layer": set_to("modules", "../../etc/passwd", value={"kind": "conv"}),
     "an attribute as a layer": set_to("modules", "conv1.__class__", value={"kind": "norm"}),
@@ -226,3 +231,120 @@ def test_a_pickle_is_not_read(folder: Path) -> None:
 
     with pytest.raises(ArtifactError, match="does not match"):
         load(folder)
+
+
+def make_lenet(units: tuple[int, int, int], kept: int) -> nn.Module:
+    """Return Caffe's LeNet-5 of fewer units with so many random non-zero weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = make_model(ModelSettings(name="lenet5"), (1, 28, 28), 10)
+    graph = trace_graph(model, torch.zeros(1, 1, 28, 28))
+    masks = full_masks(graph)
+    for group, count in zip(graph.groups, (*units, 10), strict=True):
+        masks.units[group.start + count : group.start + group.size] = False
+    model = compact_model(model, graph, close_masks(graph, masks))
+    weights = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    generator = torch.Generator().manual_seed(0)
+    places = torch.randperm(sum(weight.numel() for weight in weights), generator=generator)[:kept]
+    flat = torch.zeros(sum(weight.numel() for weight in weights))
+    flat[places] = torch.randn(kept, generator=generator)
+    with torch.no_grad():
+        for weight, part in zip(weights, flat.split([w.numel() for w in weights]), strict=True):
+            weight.copy_(part.reshape(weight.shape))
+    return model.eval()
+
+
+@pytest.fixture
+def sparse(tmp_path: Path) -> Path:
+    save(tmp_path / "sparse", make_lenet((12, 25, 150), 1_750), "lenet5")
+    return tmp_path / "sparse"
+
+
+def count_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def test_few_nonzero_weights_make_a_small_artifact(sparse: Path) -> None:
+    model = make_lenet((12, 25, 150), 1_750)
+
+    state = load(sparse).state_dict()
+
+    assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
+    # 7,000 bytes of values, some 1,900 of places, 700 of biases, 800 of names and shapes.
+    assert (sparse / "model.safetensors").stat().st_size < 10_700
+    assert count_bytes(sparse) < 13_500
+
+
+@pytest.mark.parametrize(("levels", "most"), [([-1.0, 1.0], 60_000), ([-1.0, 0.0, 1.0], 92_000)])
+def test_few_values_make_a_small_artifact(levels: list[float], most: int, tmp_path: Path) -> None:
+    model = make_model(ModelSettings(name="lenet5"), (1, 28, 28), 10).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in (one for one in model.parameters() if one.ndim > 1):
+            chosen = torch.randint(len(levels), weight.shape, generator=generator)
+            weight.copy_(torch.tensor(levels)[chosen] * weight.abs().mean())
+
+    save(tmp_path, model, "lenet5")
+
+    inputs = torch.randn(2, 1, 28, 28, generator=generator)
+    assert torch.equal(load(tmp_path)(inputs), model(inputs))
+    assert count_bytes(tmp_path) < most
+
+
+def test_a_model_without_gain_is_stored_as_before(folder: Path) -> None:
+    model = make_compact("digits_cnn")
+    record = json.loads((folder / "structure.json").read_text())
+
+    assert (folder / "model.safetensors").read_bytes() == safetensors.torch.save(
+        {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    )
+    assert record["version"] == 1
+    assert "encodings" not in record
+
+
+ENCODED_HOSTILE: dict[str, Callable[[dict[str, Any]], object]] = {
+    "no encodings": lambda record: record.pop("encodings"),
+    "an older version": set_to("version", value=1),
+    "fewer encodings": lambda record: record["encodings"].pop("fc1.weight"),
+    "an encoding of a dense tensor": lambda record: record["encodings"].update(
+        {"fc2.bias": record["encodings"]["fc1.weight"]}
+    ),
+    "another shape": set_to("encodings", "fc1.weight", "shape", value=[400, 150]),
+    "another dtype": set_to("encodings", "fc1.weight", "dtype", value="int32"),
+    "more values than the dense model has": set_to(
+        "encodings", "fc1.weight", "shape", value=[431_081 - 59_999]
+    ),
+    "encodings of text": set_to("encodings", value="evil"),
+}
+
+
+@pytest.mark.parametrize("case", ENCODED_HOSTILE)
+def test_a_hostile_encoding_is_refused(case: str, sparse: Path) -> None:
+    rewrite(sparse, ENCODED_HOSTILE[case])
+
+    with pytest.raises(ArtifactError, match=str(sparse)):
+        load(sparse)
+
+
+def test_what_cannot_be_read_again_is_not_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def encode_wrongly(state: dict[str, Tensor]) -> Any:
+        return encode_tensors({name: tensor * 2 for name, tensor in state.items()})
+
+    monkeypatch.setattr(artifacts, "encode_tensors", encode_wrongly)
+    with pytest.raises(ArtifactError, match="nothing was written"):
+        save(folder, make_lenet((12, 25, 150), 1_750), "lenet5")
+
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_the_sizes_of_the_dense_model_need_no_weights(sparse: Path) -> None:
+    (sparse / "model.safetensors").unlink()
+
+    sizes = measure_dense(sparse)
+
+    assert sum(sizes.values()) == 431_080
+    assert sizes["fc1.weight"] == 400_000
