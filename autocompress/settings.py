@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -110,8 +110,15 @@ def _parse_value(text: str) -> Any:
 
 def _refuse_unknown(kind: Any, record: Any, where: str) -> None:
     """Raise for the first key of ``record`` that no field of ``kind`` has."""
-    kinds = [one for one in (kind, *get_args(kind)) if is_dataclass(one)]
-    if not kinds or not isinstance(record, Mapping):
+    if isinstance(record, list):
+        for number, one in enumerate(record):
+            for item in get_args(kind)[:1]:
+                _refuse_unknown(item, one, f"{where.removesuffix('.')}[{number}].")
+        return
+    if not isinstance(record, Mapping):
+        return
+    kinds = _choose_kinds(kind, record)
+    if not kinds:
         return
     hints: dict[str, Any] = {}
     for one in kinds:
@@ -121,6 +128,31 @@ def _refuse_unknown(kind: Any, record: Any, where: str) -> None:
         if key not in hints:
             raise SettingError(f"{where}{key}: no such setting; {_hint(key, list(hints))}")
         _refuse_unknown(hints[key], value, f"{where}{key}.")
+
+
+def _choose_kinds(kind: Any, record: Mapping[str, Any]) -> list[Any]:
+    """Return the dataclasses that ``record`` may be: those of a union that it names by a tag."""
+    members = list(_list_members(kind))
+    if len(members) < 2:
+        return members
+    return [one for one in members if _has_tags(one, record)] or members
+
+
+def _list_members(kind: Any) -> Iterator[Any]:
+    if is_dataclass(kind):
+        yield kind
+    elif get_origin(kind) is not dict:
+        for one in get_args(kind):
+            yield from _list_members(one)
+
+
+def _has_tags(kind: Any, record: Mapping[str, Any]) -> bool:
+    """Return whether ``record`` contradicts no field of ``kind`` with a list of values."""
+    return all(
+        record.get(name, get_args(hint)[0]) in get_args(hint)
+        for name, hint in get_type_hints(kind).items()
+        if get_origin(hint) is Literal
+    )
 
 
 def _hint(key: str, known: list[str]) -> str:

@@ -12,7 +12,7 @@ import typer
 
 import autocompress
 from autocompress import __version__
-from autocompress.cli import clean, dashboard, model, search, study, watch
+from autocompress.cli import clean, compress, dashboard, model, search, study, watch
 from autocompress.cli.place import HIDDEN, hide_passwords, warn
 from autocompress.errors import AutoCompressError
 
@@ -48,6 +48,7 @@ def make_app() -> typer.Typer:
     for reader in (study.status, study.pareto, study.select, study.sensitivity):
         app.command()(reader)
     app.command()(search.finalize)
+    app.command()(compress.compress)
     app.command()(study.report)
     app.command()(watch.watch)
     app.command()(dashboard.dashboard)

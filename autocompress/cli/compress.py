@@ -1,0 +1,60 @@
+"""The command that compresses one model without a search."""
+
+import json
+import shlex
+from typing import Annotated
+
+import typer
+
+from autocompress.cli.screen import open_console
+from autocompress.cli.search import Override, SettingsFile
+
+BELOW = 3  # Exit code: done, but a step lost the wanted metric.
+
+
+def compress(
+    settings: SettingsFile,
+    override: Override = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Compress one model by the steps of its settings; the same again resumes or is done."""
+    from autocompress.cli.figures import print_weights
+    from autocompress.evaluate.compress import CompressSettings, PhaseReport
+    from autocompress.evaluate.compress import compress as run
+    from autocompress.settings import read_settings
+
+    chosen = read_settings(CompressSettings, settings, override or ())
+    console = open_console(stderr=as_json)
+
+    def show(report: PhaseReport) -> None:
+        figures = report.metrics
+        kept = f"{int(figures['weights']):>9,} weights  " if "weights" in figures else " " * 19
+        console.print(
+            f"{report.number:>2}/{report.phases}  {report.title:<44} {kept}"
+            f"validation {figures['val_metric']:.4f}",
+            markup=False,
+        )
+
+    done = run(chosen, watch=show)
+    if as_json:
+        record = {"folder": str(done.folder), "reached": done.reached, "metrics": done.metrics}
+        typer.echo(json.dumps(record, indent=1))
+    else:
+        print_weights(done.weights)
+        console.print(
+            f"test {chosen.task.metric} {done.metrics['test_metric']:.4f}, read once",
+            markup=False,
+        )
+        console.print(f"model: {done.folder}", markup=False)
+        data = f" --data {shlex.quote(chosen.task.data.root)}" if chosen.task.data.root else ""
+        console.print(
+            f"check it: autocompress evaluate {shlex.quote(str(done.folder))}{data}", markup=False
+        )
+    if not done.reached:
+        console.print(
+            f"a step fell below method.worst_metric = {chosen.method.worst_metric}; this is the "
+            "last model that holds it",
+            markup=False,
+        )
+        raise typer.Exit(BELOW)
