@@ -16,7 +16,7 @@ WeightMasks = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class _Links:
+class Links:
     """Which filter of a layer reads which input.
 
     Attributes:
@@ -51,7 +51,7 @@ def find_live_units(graph: LayerGraph, masks: Mapping[str, Tensor]) -> Tensor:
         Shape (graph.units,), bool, on the masks' device.
     """
     device = next((mask.device for mask in masks.values()), torch.device("cpu"))
-    links = [_make_links(layer, masks.get(layer.name), device) for layer in graph.layers]
+    links = [make_links(layer, masks.get(layer.name), device) for layer in graph.layers]
     fixed = torch.zeros(graph.units + 1, dtype=torch.bool, device=device)
     fixed[-1] = True
     for group in graph.groups:
@@ -87,14 +87,15 @@ def keep_between(graph: LayerGraph, units: Tensor, masks: Mapping[str, Tensor]) 
     open_units = torch.cat([units, units.new_ones(1)])
     found = {}
     for name, mask in masks.items():
-        links = _make_links(graph.by_name[name], mask, units.device)
+        links = make_links(graph.by_name[name], mask, units.device)
         ends = open_units[links.targets][..., None] & open_units[links.sources][:, None]
         inputs = ends.shape[-1]
         found[name] = mask & ends.reshape(-1, inputs, *[1] * (mask.ndim - 2))
     return found
 
 
-def _make_links(layer: Layer, mask: Tensor | None, device: torch.device) -> _Links:
+def make_links(layer: Layer, mask: Tensor | None, device: torch.device) -> Links:
+    """Return the links of a layer with ``mask``, or with all weights when it is None."""
     inputs, filters = layer.channels // layer.groups, layer.filters // layer.groups
     shape = (layer.groups, filters, inputs)
     if mask is None:
@@ -103,14 +104,14 @@ def _make_links(layer: Layer, mask: Tensor | None, device: torch.device) -> _Lin
         kept = mask.reshape(shape)
     else:
         kept = mask.reshape(*shape, layer.area).any(-1)
-    return _Links(
+    return Links(
         kept=kept,
         sources=torch.tensor(layer.in_units, device=device).reshape(layer.groups, inputs),
         targets=torch.tensor(layer.out_units, device=device).reshape(layer.groups, filters),
     )
 
 
-def _feed(fed: Tensor, links: list[_Links]) -> Tensor:
+def _feed(fed: Tensor, links: list[Links]) -> Tensor:
     fed = fed.clone()
     for link in links:
         rows = (link.kept & fed[link.sources][:, None]).any(2)
@@ -118,7 +119,7 @@ def _feed(fed: Tensor, links: list[_Links]) -> Tensor:
     return fed
 
 
-def _use(used: Tensor, links: list[_Links]) -> Tensor:
+def _use(used: Tensor, links: list[Links]) -> Tensor:
     used = used.clone()
     for link in reversed(links):
         inputs = (link.kept & used[link.targets][..., None]).any(1)

@@ -11,6 +11,7 @@ from torch import Tensor
 from autocompress.errors import SettingError
 from autocompress.graph.layers import LayerGraph
 from autocompress.masks.paths import WeightMasks, find_live_units, keep_between, keep_live
+from autocompress.masks.widest import find_path
 
 __all__ = ["Allocation", "WeightMasks", "allocate_weights", "keep_weights", "project_weights"]
 
@@ -199,18 +200,13 @@ def _choose(ranks: Mapping[str, _Rank], keep: int) -> WeightMasks:
     return {name: keep_weights(rank.magnitudes, counts[name]) for name, rank in ranks.items()}
 
 
-def _choose_among(
-    ranks: Mapping[str, _Rank], among: WeightMasks, keep: int, minimum: Mapping[str, int]
-) -> WeightMasks:
-    """Return the ``keep`` weights of highest score among some, the minimum of each layer first."""
+def _choose_among(ranks: Mapping[str, _Rank], among: WeightMasks, keep: int) -> WeightMasks:
+    """Return the ``keep`` weights of highest score among some, or all of those."""
     offers, scores = {}, {}
     for name, rank in ranks.items():
         offers[name] = rank.magnitudes.where(among[name], -1.0)
-        count = int((offers[name] >= 0).sum())
-        best = keep_weights(offers[name], min(keep, count))
-        values = offers[name][best]
-        first = keep_weights(values, min(minimum[name], len(values)))
-        scores[name] = _score(rank, values).masked_fill(first, torch.inf)
+        best = keep_weights(offers[name], min(keep, int(among[name].sum())))
+        scores[name] = _score(rank, offers[name][best])
     counts = _share(scores, min(keep, sum(len(values) for values in scores.values())))
     return {name: keep_weights(offers[name], counts[name]) for name in ranks}
 
@@ -218,33 +214,100 @@ def _choose_among(
 def _keep_paths(
     graph: LayerGraph, ranks: Mapping[str, _Rank], keep: int, total: int
 ) -> WeightMasks:
-    """Return ``keep`` live weights, or all that can live."""
-    spent = keep
-    while True:
-        live = keep_live(graph, _choose(ranks, spent))
+    """Return ``keep`` live weights, or as many as can live."""
+    live = _spend(graph, ranks, keep, total)
+    live = _serve_minimum(graph, ranks, live)
+    live = _drop_weakest(graph, ranks, live, _count(live) - keep)
+    while _count(live) < keep:
+        live = _fill(graph, ranks, live, keep)
         missing = keep - _count(live)
-        if missing <= 0 or spent == total:
+        path = find_path(graph, _score_all(ranks, live)) if missing else []
+        if not path:
             break
-        spent = min(total, spent + missing)
-    if missing < 0:  # One weight can wake many: give up the weakest again.
-        minimum = {name: rank.minimum for name, rank in ranks.items()}
-        live = keep_live(graph, _choose_among(ranks, live, keep, minimum))
-    return _fill(graph, ranks, live, keep)
+        room = _drop_weakest(graph, ranks, live, len(path) - missing)
+        grown = keep_live(graph, _add(room, path))
+        if _count(grown) <= _count(live):
+            break  # No path fits.
+        live = grown
+    return live
+
+
+def _spend(graph: LayerGraph, ranks: Mapping[str, _Rank], keep: int, total: int) -> WeightMasks:
+    """Return the live ones of the best weights: of as many as leave at most ``keep`` alive."""
+    low, high, spent = keep, total + 1, keep
+    best = keep_live(graph, _choose(ranks, low))
+    missing = keep - _count(best)
+    while missing and low + 1 < high:
+        # Masks of a larger budget contain those of a smaller one, and so do their live weights.
+        spent = min(low + missing, high - 1) if high > total else (low + high) // 2
+        live = keep_live(graph, _choose(ranks, spent))
+        if _count(live) > keep:
+            high = spent
+        else:
+            low, best, missing = spent, live, keep - _count(live)
+    return best
+
+
+def _serve_minimum(
+    graph: LayerGraph, ranks: Mapping[str, _Rank], live: WeightMasks
+) -> WeightMasks:
+    """Return ``live`` with a path through each layer for each weight that it lacks."""
+    for name, rank in ranks.items():
+        for _ in range(rank.minimum - int(live[name].sum())):
+            path = find_path(graph, _score_all(ranks, live), through=name)
+            live = _add(live, path)
+    return live
 
 
 def _fill(
     graph: LayerGraph, ranks: Mapping[str, _Rank], live: WeightMasks, keep: int
 ) -> WeightMasks:
-    """Return ``live`` and the best weights between live units, ``keep`` of them in all."""
-    missing = keep - _count(live)
-    if missing <= 0:
-        return live
+    """Return ``live`` and the best weights between live units, at most ``keep`` in all."""
     everything = {name: rank.magnitudes >= 0 for name, rank in ranks.items()}
     between = keep_between(graph, find_live_units(graph, live), everything)
     among = {name: between[name] & ~live[name] for name in live}
-    minimum = {name: max(0, rank.minimum - int(live[name].sum())) for name, rank in ranks.items()}
-    extra = _choose_among(ranks, among, missing, minimum)
+    extra = _choose_among(ranks, among, keep - _count(live))
     return {name: live[name] | extra[name] for name in live}
+
+
+def _drop_weakest(
+    graph: LayerGraph, ranks: Mapping[str, _Rank], live: WeightMasks, count: int
+) -> WeightMasks:
+    """Return ``live`` without the ``count`` weakest that no other weight's life hangs on."""
+    if count <= 0:
+        return live
+    places = {name: mask.nonzero() for name, mask in live.items()}
+    scores = [_score(rank, rank.magnitudes[live[name]]) for name, rank in ranks.items()]
+    owners = [(name, one) for name in ranks for one in places[name]]
+    left = _count(live)
+    for number in torch.cat(scores).argsort(stable=True).tolist():
+        name, place = owners[number]
+        if int(live[name].sum()) <= ranks[name].minimum:
+            continue
+        smaller = {**live, name: live[name].clone()}
+        smaller[name][tuple(place)] = False
+        if _count(keep_live(graph, smaller)) == left - 1:
+            live, left, count = smaller, left - 1, count - 1
+        if count == 0:
+            break
+    return live
+
+
+def _add(masks: WeightMasks, path: list[tuple[str, int]]) -> WeightMasks:
+    masks = {name: mask.clone() for name, mask in masks.items()}
+    for name, place in path:
+        masks[name].view(-1)[place] = True
+    return masks
+
+
+def _score_all(ranks: Mapping[str, _Rank], live: WeightMasks) -> dict[str, Tensor]:
+    """Return the score of every weight: infinity where it lives, -infinity where it may not."""
+    found = {}
+    for name, rank in ranks.items():
+        scores = _score(rank, rank.magnitudes)
+        found[name] = scores.where(rank.magnitudes >= 0, -torch.inf)
+        found[name] = found[name].masked_fill(live[name], torch.inf)
+    return found
 
 
 def _count(masks: WeightMasks) -> int:
