@@ -3,7 +3,7 @@
 Source: unused paths in P-RM, arXiv:1905.00136, for weights instead of filters.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,18 +15,19 @@ WeightMasks = dict[str, Tensor]
 """Kept weights by layer name: bool, in the weight's shape, on the weight's device."""
 
 
+Ends = tuple[Tensor, Tensor]
+"""Units that weights of one layer read and those that they make; both shape (weights,)."""
+
+
 @dataclass(frozen=True)
 class Links:
-    """Which filter of a layer reads which input.
+    """Which units a layer joins; -1 is ``OUTSIDE``, also as the last place of units + 1.
 
     Attributes:
-        kept: Shape (groups, filters per group, inputs per group), bool: any weight is kept.
-        sources: Unit of each input; shape (groups, inputs per group). -1 is ``OUTSIDE``, and
-            also the last place of a vector of units with one place more.
+        sources: Unit of each input; shape (groups, inputs per group).
         targets: Unit of each filter; shape (groups, filters per group).
     """
 
-    kept: Tensor
     sources: Tensor
     targets: Tensor
 
@@ -51,24 +52,47 @@ def find_live_units(graph: LayerGraph, masks: Mapping[str, Tensor]) -> Tensor:
         Shape (graph.units,), bool, on the masks' device.
     """
     device = next((mask.device for mask in masks.values()), torch.device("cpu"))
-    links = [make_links(layer, masks.get(layer.name), device) for layer in graph.layers]
-    fixed = torch.zeros(graph.units + 1, dtype=torch.bool, device=device)
+    ends = []
+    for layer in graph.layers:
+        if layer.name in masks:
+            read = (
+                masks[layer.name].reshape(-1, layer.area).any(1)
+            )  # One weight of a kernel is all.
+            places = read.nonzero().squeeze(1) * layer.area
+        else:
+            places = torch.arange(0, layer.weights, layer.area, device=device)
+        ends.append(find_ends(layer, places))
+    return reach_units(graph, ends)
+
+
+def reach_units(graph: LayerGraph, ends: Sequence[Ends]) -> Tensor:
+    """Return the units of :func:`find_live_units` from the two ends of every kept weight.
+
+    Args:
+        graph: The layers and their coupling groups.
+        ends: For each layer, in order of execution; at least one.
+    """
+    fixed = torch.zeros(graph.units + 1, dtype=torch.bool, device=ends[0][0].device)
     fixed[-1] = True
     for group in graph.groups:
         if not group.prunable:
             fixed[group.start : group.start + group.size] = True
-    fed, used = fixed, fixed
-    while True:  # One sweep in order of execution does it, unless an addition closes a cycle.
-        grown = _feed(fed, links)
-        if torch.equal(grown, fed):
-            break
-        fed = grown
-    while True:
-        grown = _use(used, links)
-        if torch.equal(grown, used):
-            break
-        used = grown
+    fed = _spread(fixed, ends)
+    used = _spread(fixed, [(targets, sources) for sources, targets in reversed(ends)])
     return (fed & used)[: graph.units]
+
+
+def find_ends(layer: Layer, places: Tensor) -> Ends:
+    """Return the units at both ends of some weights of ``layer``.
+
+    Args:
+        layer: The layer.
+        places: Numbers of weights in its flattened tensor; shape (weights,), int64.
+    """
+    links = make_links(layer, places.device)
+    rows = places // layer.columns
+    inputs = places % layer.columns // layer.area
+    return links.sources[rows // links.targets.shape[1], inputs], links.targets.flatten()[rows]
 
 
 def keep_live(graph: LayerGraph, masks: Mapping[str, Tensor]) -> WeightMasks:
@@ -87,41 +111,26 @@ def keep_between(graph: LayerGraph, units: Tensor, masks: Mapping[str, Tensor]) 
     open_units = torch.cat([units, units.new_ones(1)])
     found = {}
     for name, mask in masks.items():
-        links = make_links(graph.by_name[name], mask, units.device)
+        links = make_links(graph.by_name[name], units.device)
         ends = open_units[links.targets][..., None] & open_units[links.sources][:, None]
         inputs = ends.shape[-1]
         found[name] = mask & ends.reshape(-1, inputs, *[1] * (mask.ndim - 2))
     return found
 
 
-def make_links(layer: Layer, mask: Tensor | None, device: torch.device) -> Links:
-    """Return the links of a layer with ``mask``, or with all weights when it is None."""
-    inputs, filters = layer.channels // layer.groups, layer.filters // layer.groups
-    shape = (layer.groups, filters, inputs)
-    if mask is None:
-        kept = torch.ones(shape, dtype=torch.bool, device=device)
-    elif layer.area == 1:
-        kept = mask.reshape(shape)
-    else:
-        kept = mask.reshape(*shape, layer.area).any(-1)
-    return Links(
-        kept=kept,
-        sources=torch.tensor(layer.in_units, device=device).reshape(layer.groups, inputs),
-        targets=torch.tensor(layer.out_units, device=device).reshape(layer.groups, filters),
-    )
+def make_links(layer: Layer, device: torch.device) -> Links:
+    """Return the units that ``layer`` joins."""
+    sources = torch.tensor(layer.in_units, device=device).reshape(layer.groups, -1)
+    targets = torch.tensor(layer.out_units, device=device).reshape(layer.groups, -1)
+    return Links(sources, targets)
 
 
-def _feed(fed: Tensor, links: list[Links]) -> Tensor:
-    fed = fed.clone()
-    for link in links:
-        rows = (link.kept & fed[link.sources][:, None]).any(2)
-        fed[link.targets[rows]] = True
-    return fed
-
-
-def _use(used: Tensor, links: list[Links]) -> Tensor:
-    used = used.clone()
-    for link in reversed(links):
-        inputs = (link.kept & used[link.targets][..., None]).any(1)
-        used[link.sources[inputs]] = True
-    return used
+def _spread(start: Tensor, ends: Sequence[Ends]) -> Tensor:
+    """Return ``start`` and what is reached from there along the weights, layer by layer."""
+    reached = start.clone()
+    while True:  # One sweep and one look do it, unless an addition closes a cycle.
+        before = reached.clone()
+        for sources, targets in ends:
+            reached[targets[reached[sources]]] = True
+        if torch.equal(reached, before):
+            return reached

@@ -1,5 +1,6 @@
 """Which single weights of a model are kept."""
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +11,14 @@ from torch import Tensor
 
 from autocompress.errors import SettingError
 from autocompress.graph.layers import LayerGraph
-from autocompress.masks.paths import WeightMasks, find_live_units, keep_between, keep_live
+from autocompress.masks.paths import (
+    WeightMasks,
+    find_ends,
+    find_live_units,
+    keep_between,
+    keep_live,
+    reach_units,
+)
 from autocompress.masks.widest import find_path
 
 __all__ = ["Allocation", "WeightMasks", "allocate_weights", "keep_weights", "project_weights"]
@@ -234,18 +242,50 @@ def _keep_paths(
 
 def _spend(graph: LayerGraph, ranks: Mapping[str, _Rank], keep: int, total: int) -> WeightMasks:
     """Return the live ones of the best weights: of as many as leave at most ``keep`` alive."""
-    low, high, spent = keep, total + 1, keep
-    best = keep_live(graph, _choose(ranks, low))
-    missing = keep - _count(best)
-    while missing and low + 1 < high:
+    chosen = _choose(ranks, keep)
+    live = keep_live(graph, chosen)
+    missing, more = keep - _count(live), 8
+    while missing and keep < total:
         # Masks of a larger budget contain those of a smaller one, and so do their live weights.
-        spent = min(low + missing, high - 1) if high > total else (low + high) // 2
-        live = keep_live(graph, _choose(ranks, spent))
-        if _count(live) > keep:
-            high = spent
-        else:
-            low, best, missing = spent, live, keep - _count(live)
-    return best
+        spent, more = min(total, keep + more * missing), 8 * more
+        wider = _choose(ranks, spent)
+        if spent == total or _count(keep_live(graph, wider)) > keep:
+            return keep_live(graph, _take_most(graph, ranks, chosen, wider, keep))
+    return live
+
+
+def _take_most(
+    graph: LayerGraph,
+    ranks: Mapping[str, _Rank],
+    chosen: WeightMasks,
+    wider: WeightMasks,
+    keep: int,
+) -> WeightMasks:
+    """Return ``chosen`` and as many of the next best in ``wider`` as leave ``keep`` alive."""
+    places, scores, ends, fixed = {}, [], {}, {}
+    for name, rank in ranks.items():
+        extra = wider[name] & ~chosen[name]
+        places[name] = extra.flatten().nonzero().squeeze(1)
+        scores.append(_score(rank, rank.magnitudes[extra]))
+        fixed[name] = find_ends(graph.by_name[name], chosen[name].flatten().nonzero().squeeze(1))
+        ends[name] = find_ends(graph.by_name[name], places[name])
+    order = torch.cat(scores).argsort(descending=True, stable=True).argsort()
+    ranked = dict(zip(ranks, order.split([len(one) for one in scores]), strict=True))
+
+    def count_live(limit: int) -> int:
+        both = []
+        for layer in graph.layers:
+            first, (sources, targets) = fixed[layer.name], ends[layer.name]
+            new = ranked[layer.name] < limit
+            both.append((torch.cat([first[0], sources[new]]), torch.cat([first[1], targets[new]])))
+        units = torch.cat([reach_units(graph, both), both[0][0].new_ones(1, dtype=torch.bool)])
+        return sum(int((units[one] & units[other]).sum()) for one, other in both)
+
+    limit = bisect_right(range(len(order) + 1), keep, key=count_live) - 1
+    found = {name: mask.clone() for name, mask in chosen.items()}
+    for name, mask in found.items():
+        mask.view(-1)[places[name][ranked[name] < limit]] = True
+    return found
 
 
 def _serve_minimum(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from autocompress.graph.layers import LayerGraph
-from autocompress.masks.paths import Links, make_links
+from autocompress.masks.paths import Links, find_ends, make_links
 
 Place = tuple[str, int]
 """A weight: the name of its layer and its number there."""
@@ -20,7 +20,7 @@ Place = tuple[str, int]
 
 @dataclass(frozen=True)
 class _Layer:
-    """The best weights of each link of a layer, all in the shape of ``links.kept``.
+    """The best weights of each link of a layer; shape (groups, filters per group, inputs there).
 
     Attributes:
         name: Of the layer.
@@ -91,29 +91,22 @@ def find_path(
         link = int(widths.argmax())
         if float(widths[link]) > best:
             best = float(widths[link])
-            source, target = _find_ends(layer.links, link)
-            here = (layer.name, int(layer.new_places.flatten()[link]))
-            found = [*fed.trace(source), here, *used.trace(target)]
+            place = layer.new_places.flatten()[link]
+            source, target = find_ends(graph.by_name[layer.name], place)
+            here = (layer.name, int(place))
+            found = [*fed.trace(int(source)), here, *used.trace(int(target))]
     return list(dict.fromkeys(found))
 
 
 def _make_layer(graph: LayerGraph, name: str, scores: Tensor) -> _Layer:
     layer = graph.by_name[name]
-    links = make_links(layer, None, scores.device)
-    cells = scores.reshape(*links.kept.shape, layer.area)
-    first = torch.arange(links.kept.numel(), device=scores.device).reshape(links.kept.shape)
+    links = make_links(layer, scores.device)
+    cells = scores.reshape(*links.targets.shape, links.sources.shape[1], layer.area)
+    first = torch.arange(0, layer.weights, layer.area, device=scores.device)
+    first = first.reshape(cells.shape[:-1])
     widths, inner = cells.max(-1)
     new_widths, new_inner = cells.where(cells < torch.inf, -torch.inf).max(-1)
-    first = first * layer.area
     return _Layer(name, links, widths, first + inner, new_widths, first + new_inner)
-
-
-def _find_ends(links: Links, link: int) -> tuple[int, int]:
-    """Return the units that a link, numbered in the order of ``links.kept``, joins."""
-    _, filters, inputs = links.kept.shape
-    group, place = divmod(link, filters * inputs)
-    row, column = divmod(place, inputs)
-    return int(links.sources[group, column]), int(links.targets[group, row])
 
 
 def _reach_units(graph: LayerGraph, layers: list[_Layer], *, forward: bool) -> _Reach:
