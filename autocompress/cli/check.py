@@ -1,9 +1,9 @@
 """Test a finished model from its folder alone."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -13,9 +13,10 @@ from autocompress.data.settings import DataName, DataSettings
 from autocompress.data.source import InputSpec
 from autocompress.errors import ArtifactError, DataError, SettingError
 from autocompress.evaluate.task import find_device
+from autocompress.evaluate.weights import WeightFigures, describe_weights, trace_stored
 from autocompress.graph.trace import measure_macs
 from autocompress.settings import parse_settings
-from autocompress.store.artifacts import load
+from autocompress.store.artifacts import load, measure_dense
 from autocompress.train.loop import score_model
 from autocompress.train.objective import accuracy, resolve_loss
 from autocompress.zoo.make import import_callable
@@ -40,10 +41,11 @@ class Check:
         test_accuracy: Share of them whose class is found.
         standard_error: Of ``test_accuracy``.
         weights_kept: Weights of convolutions and linear layers that are not zero.
-        weights_stored: All of them in the file.
-        params: All parameters in the file.
+        weights_stored: All of them in the model, zeros included.
+        params: All parameters of the model.
         macs: Multiply-accumulates executed for one sample.
         bytes: Size of the file of weights.
+        figures: Of the weights, by layer and together.
     """
 
     artifact: str
@@ -56,10 +58,12 @@ class Check:
     params: int
     macs: int
     bytes: int
+    figures: WeightFigures
 
-    def to_json(self) -> dict[str, str | int | float]:
+    def to_json(self) -> dict[str, Any]:
         """Return the figures by name."""
-        return asdict(self)
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**own, "figures": self.figures.to_json()}
 
 
 def check_artifact(folder: Path, *, root: str, name: str, factory: str, device: str) -> Check:
@@ -97,18 +101,22 @@ def check_artifact(folder: Path, *, root: str, name: str, factory: str, device: 
     loss = resolve_loss("cross_entropy")
     scores = score_model(model, test, loss=loss, metric=accuracy)
     spread = scores.metric * (1 - scores.metric) / scores.samples
-    weights = list_weights(model)
+    example = torch.zeros(1, *spec.shape, device=target)
+    figures = describe_weights(
+        model, trace_stored(model, example), dense=measure_dense(folder, factory=make)
+    )
     return Check(
         artifact=str(folder),
         data=known,
         samples=scores.samples,
         test_accuracy=scores.metric,
         standard_error=math.sqrt(max(0.0, spread)),
-        weights_kept=sum(int((weight != 0).sum()) for weight in weights),
-        weights_stored=sum(weight.numel() for weight in weights),
+        weights_kept=figures.kept,
+        weights_stored=figures.weights,
         params=sum(parameter.numel() for parameter in model.parameters()),
-        macs=measure_macs(model, torch.zeros(1, *spec.shape, device=target)),
+        macs=measure_macs(model, example),
         bytes=sum(path.stat().st_size for path in folder.glob("*.safetensors")),
+        figures=figures,
     )
 
 

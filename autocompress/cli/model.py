@@ -26,8 +26,9 @@ def evaluate(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Test a finished model: accuracy with its standard error, weights, MACs, bytes."""
+    """Test a finished model: accuracy with its standard error, weights, levels, MACs, bytes."""
     from autocompress.cli.check import check_artifact
+    from autocompress.cli.figures import list_weights, print_layers
 
     check = check_artifact(artifact, root=data, name=name, factory=factory, device=device)
     if as_json:
@@ -37,10 +38,11 @@ def evaluate(
     print_pairs(
         {
             "test accuracy": f"{accuracy} ({check.samples:,} samples of {check.data})",
-            "weights kept": f"{check.weights_kept:,}",
+            **list_weights(check.figures),
             "weights stored": f"{check.weights_stored:,}",
             "parameters": f"{check.params:,}",
             "MACs per sample": f"{check.macs:,}",
             "bytes on disk": f"{check.bytes:,}",
         }
     )
+    print_layers(check.figures)
