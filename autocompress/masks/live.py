@@ -1,0 +1,154 @@
+"""Spend a budget of weights on living paths alone."""
+
+from bisect import bisect_right
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from autocompress.graph.layers import LayerGraph
+from autocompress.masks.paths import (
+    WeightMasks,
+    find_ends,
+    find_live_units,
+    keep_between,
+    keep_live,
+    reach_units,
+)
+from autocompress.masks.rank import Rank, choose_among, choose_best, count_weights, score_some
+from autocompress.masks.widest import Place, find_path
+
+
+def keep_paths(graph: LayerGraph, ranks: Mapping[str, Rank], keep: int, total: int) -> WeightMasks:
+    """Return ``keep`` live weights, or as many as can live."""
+    live = _spend(graph, ranks, keep, total)
+    served = _serve_minimum(graph, ranks, live)
+    served = _drop_weakest(graph, ranks, served, count_weights(served) - keep)
+    if count_weights(served) <= keep:  # Else the budget is too small for a path through each.
+        live = served
+    while count_weights(live) < keep:
+        live = _fill(graph, ranks, live, keep)
+        missing = keep - count_weights(live)
+        path = find_path(graph, _score_all(ranks, live)) if missing else []
+        if not path:
+            break
+        room = _drop_weakest(graph, ranks, live, len(path) - missing)
+        grown = keep_live(graph, _add(room, path))
+        if count_weights(grown) <= count_weights(live):
+            break  # No path fits.
+        live = grown
+    return live
+
+
+def _spend(graph: LayerGraph, ranks: Mapping[str, Rank], keep: int, total: int) -> WeightMasks:
+    """Return the live ones of the best weights: of as many as leave at most ``keep`` alive."""
+    chosen = choose_best(ranks, keep)
+    live = keep_live(graph, chosen)
+    missing, more = keep - count_weights(live), 8
+    while missing and keep < total:
+        # Masks of a larger budget contain those of a smaller one, and so do their live weights.
+        spent, more = min(total, keep + more * missing), 8 * more
+        wider = choose_best(ranks, spent)
+        if spent == total or count_weights(keep_live(graph, wider)) > keep:
+            return keep_live(graph, _take_most(graph, ranks, chosen, wider, keep))
+    return live
+
+
+def _take_most(
+    graph: LayerGraph,
+    ranks: Mapping[str, Rank],
+    chosen: WeightMasks,
+    wider: WeightMasks,
+    keep: int,
+) -> WeightMasks:
+    """Return ``chosen`` and as many of the next best in ``wider`` as leave ``keep`` alive."""
+    places, scores, ends, fixed = {}, [], {}, {}
+    for name, rank in ranks.items():
+        extra = wider[name] & ~chosen[name]
+        places[name] = extra.flatten().nonzero().squeeze(1)
+        scores.append(score_some(rank, rank.magnitudes[extra]))
+        fixed[name] = find_ends(graph.by_name[name], chosen[name].flatten().nonzero().squeeze(1))
+        ends[name] = find_ends(graph.by_name[name], places[name])
+    order = torch.cat(scores).argsort(descending=True, stable=True).argsort()
+    ranked = dict(zip(ranks, order.split([len(one) for one in scores]), strict=True))
+
+    def count_live(limit: int) -> int:
+        both = []
+        for layer in graph.layers:
+            first, (sources, targets) = fixed[layer.name], ends[layer.name]
+            new = ranked[layer.name] < limit
+            both.append((torch.cat([first[0], sources[new]]), torch.cat([first[1], targets[new]])))
+        units = torch.cat([reach_units(graph, both), both[0][0].new_ones(1, dtype=torch.bool)])
+        return sum(int((units[one] & units[other]).sum()) for one, other in both)
+
+    limit = bisect_right(range(len(order) + 1), keep, key=count_live) - 1
+    found = {name: mask.clone() for name, mask in chosen.items()}
+    for name, mask in found.items():
+        mask.view(-1)[places[name][ranked[name] < limit]] = True
+    return found
+
+
+def _serve_minimum(graph: LayerGraph, ranks: Mapping[str, Rank], live: WeightMasks) -> WeightMasks:
+    """Return ``live`` with what each layer lacks: best between live units, then on new paths."""
+    for name, rank in ranks.items():
+        lacking = rank.minimum - int(live[name].sum())
+        if lacking > 0:
+            extra = choose_among({name: rank}, _find_room(graph, ranks, live), lacking)
+            live = {**live, name: live[name] | extra[name]}
+        for _ in range(rank.minimum - int(live[name].sum())):
+            live = _add(live, find_path(graph, _score_all(ranks, live), through=name))
+    return live
+
+
+def _fill(
+    graph: LayerGraph, ranks: Mapping[str, Rank], live: WeightMasks, keep: int
+) -> WeightMasks:
+    """Return ``live`` and the best weights between live units, at most ``keep`` in all."""
+    extra = choose_among(ranks, _find_room(graph, ranks, live), keep - count_weights(live))
+    return {name: live[name] | extra[name] for name in live}
+
+
+def _find_room(graph: LayerGraph, ranks: Mapping[str, Rank], live: WeightMasks) -> WeightMasks:
+    """Return the allowed weights between live units that are not kept yet."""
+    allowed = {name: (rank.magnitudes >= 0) & ~live[name] for name, rank in ranks.items()}
+    return keep_between(graph, find_live_units(graph, live), allowed)
+
+
+def _drop_weakest(
+    graph: LayerGraph, ranks: Mapping[str, Rank], live: WeightMasks, count: int
+) -> WeightMasks:
+    """Return ``live`` without the ``count`` weakest that no other weight's life hangs on."""
+    if count <= 0:
+        return live
+    places = {name: mask.nonzero() for name, mask in live.items()}
+    scores = [score_some(rank, rank.magnitudes[live[name]]) for name, rank in ranks.items()]
+    owners = [(name, one) for name in ranks for one in places[name]]
+    left = count_weights(live)
+    for number in torch.cat(scores).argsort(stable=True).tolist():
+        name, place = owners[number]
+        if int(live[name].sum()) <= ranks[name].minimum:
+            continue
+        smaller = {**live, name: live[name].clone()}
+        smaller[name][tuple(place)] = False
+        if count_weights(keep_live(graph, smaller)) == left - 1:
+            live, left, count = smaller, left - 1, count - 1
+        if count == 0:
+            break
+    return live
+
+
+def _add(masks: WeightMasks, path: list[Place]) -> WeightMasks:
+    masks = {name: mask.clone() for name, mask in masks.items()}
+    for name, place in path:
+        masks[name].view(-1)[place] = True
+    return masks
+
+
+def _score_all(ranks: Mapping[str, Rank], live: WeightMasks) -> dict[str, Tensor]:
+    """Return the score of every weight: infinity where it lives, -infinity where it may not."""
+    found = {}
+    for name, rank in ranks.items():
+        scores = score_some(rank, rank.magnitudes)
+        found[name] = scores.where(rank.magnitudes >= 0, -torch.inf)
+        found[name] = found[name].masked_fill(live[name], torch.inf)
+    return found
