@@ -27,6 +27,7 @@ _READING_FAILS = (
     pickle.UnpicklingError,
     ArithmeticError,
     AttributeError,
+    EOFError,
     LookupError,
     OSError,
     RuntimeError,

@@ -1,4 +1,6 @@
 import copy
+import hashlib
+import io
 import logging
 import pickle
 from collections.abc import Callable
@@ -60,6 +62,12 @@ def write_file(path: Path, state: dict[str, Any] | None = None) -> None:
     keeper.write_when_due()
 
 
+def save_plain(value: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
 def test_what_was_written_comes_back_with_its_bits(tmp_path: Path) -> None:
     values = torch.tensor([0.1, -0.0, float("nan"), float("inf")])
     state = {"a": values, "b": [1, 2.5, None, {"deep": (True, "text")}]}
@@ -98,10 +106,10 @@ def test_no_damage_goes_unnoticed(tmp_path: Path) -> None:
     path = tmp_path / "x.ckpt"
     write_file(path)
     whole = path.read_bytes()
-    cuts = [whole[:size] for size in range(0, len(whole), 7)]
+    cuts = [whole[:size] for size in range(0, len(whole), 11)]
     flips = [
         whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :]
-        for place in range(0, len(whole), 7)
+        for place in range(0, len(whole), 11)
     ]
 
     for data in [*cuts, *flips, whole + b"x"]:
@@ -110,6 +118,17 @@ def test_no_damage_goes_unnoticed(tmp_path: Path) -> None:
         with pytest.raises(ArtifactError, match=r"x\.ckpt: .*; delete it to begin"):
             Keeper(path).open(START, {"box": box})
         assert box.state == {"count": 7}
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"text", pickle.dumps([1]), save_plain([1]), save_plain({})]
+)
+def test_a_file_made_up_by_someone_is_refused(tmp_path: Path, payload: bytes) -> None:
+    path = tmp_path / "x.ckpt"
+    path.write_bytes(MAGIC + hashlib.sha256(payload).hexdigest().encode() + payload)
+
+    with pytest.raises(ArtifactError, match="delete it to begin"):
+        Keeper(path).open(START, {"box": Box()})
 
 
 def make_foreign() -> list[bytes]:
@@ -198,6 +217,23 @@ def test_a_draft_is_never_read_and_goes_with_the_file(tmp_path: Path) -> None:
     keeper.clear()
     assert not list(tmp_path.iterdir())
     keeper.clear()
+
+
+def test_who_reads_sees_the_old_file_or_the_new_one_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x.ckpt"
+    write_file(path, {"count": 1})
+    old = path.read_bytes()
+
+    keeper = Keeper(path, key="other", seconds=0, clock=Clock())
+    keeper.open(START, {"box": Box({"count": 2})})
+
+    with path.open("rb", buffering=0) as reader:
+        start = reader.read(10)
+        keeper.write_when_due()
+        rest = reader.read()
+
+    assert start + rest == old
+    assert path.read_bytes() != old
 
 
 def test_a_cleared_keeper_writes_no_more(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from autocompress.errors import EvaluationError, SettingError
 from autocompress.train.loop import (
     Hooks,
     TrainSettings,
+    chain_hooks,
     count_steps,
     fork_seed,
     make_optimizer,
@@ -108,6 +109,69 @@ def test_the_rate_stays_within_its_maximum_and_ends_low(schedule: str) -> None:
     assert rates[-1] == 1 if schedule == "constant" else rates[-1] < 0.01
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_training_leaves_the_mean_of_what_hooks_see_and_buffers_as_they_are(decay: float) -> None:
+    net = make_net()
+    weight = net.get_parameter("0.weight")
+    mean, seen = weight.detach().clone(), []
+
+    def follow(step: int) -> None:
+        with torch.no_grad():
+            weight[:, step % 3] = 0
+        seen.append([weight.detach().clone(), net.get_buffer("1.running_mean").clone()])
+        mean.lerp_(seen[-1][0], 1 - min(decay, (1 + step) / (10 + step)))
+
+    settings = TrainSettings(epochs=3, batch_size=16, average=decay)
+    train_model_(net, Blobs(), settings, loss=LOSS, seed=0, hooks=Hooks(on_step=follow))
+
+    # The same operations on the same float32 values.
+    assert torch.equal(weight, mean)
+    assert torch.equal(net.get_buffer("1.running_mean"), seen[-1][1])
+    assert torch.equal(weight, seen[-1][0]) == (decay == 0)
+
+
+def test_what_hooks_see_does_not_depend_on_the_average() -> None:
+    def record(decay: float) -> list[Tensor]:
+        net, seen = make_net(), []
+
+        def look(_step: int) -> None:
+            seen.append(net.get_parameter("0.weight").detach().clone())
+
+        settings = TrainSettings(epochs=2, batch_size=16, average=decay)
+        train_model_(net, Blobs(), settings, loss=LOSS, seed=0, hooks=Hooks(on_step=look))
+        return seen
+
+    raw, averaged = record(0.0), record(0.9)
+
+    assert len(raw) == 8
+    assert all(torch.equal(one, other) for one, other in zip(raw, averaged, strict=True))
+
+
+def test_chained_hooks_run_in_order_and_each_has_its_own_state() -> None:
+    calls: list[tuple[str, int]] = []
+    states: dict[str, dict[str, int]] = {"a": {"x": 1}, "b": {"x": 2}, "c": {}}
+
+    def make_hooks(name: str) -> Hooks:
+        return Hooks(
+            on_gradient=lambda step: calls.append((f"gradient {name}", step)),
+            on_step=lambda step: calls.append((f"step {name}", step)),
+            state_dict=lambda: states[name],
+            load_state_dict=lambda state: states.update({name: state}),
+        )
+
+    chain = chain_hooks(make_hooks("a"), chain_hooks(make_hooks("b"), Hooks(), make_hooks("c")))
+    chain.on_gradient(3)
+    chain.on_step(4)
+    before = copy.deepcopy(states)
+    stored = copy.deepcopy(chain.state_dict())
+    states.update(a={}, b={}, c={"x": 9})
+    chain.load_state_dict(stored)
+
+    assert calls[:3] == [("gradient a", 3), ("gradient b", 3), ("gradient c", 3)]
+    assert calls[3:] == [("step a", 4), ("step b", 4), ("step c", 4)]
+    assert states == before
+
+
 def test_weight_decay_spares_biases_and_norms() -> None:
     optimizer = make_optimizer(make_net(), TrainSettings(weight_decay=0.1))
 
@@ -150,7 +214,14 @@ def test_settings_of_zero_are_refused() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"epochs": float("inf")}, {"momentum": -0.1}, {"momentum": 1.0}, {"weight_decay": -1.0}],
+    [
+        {"epochs": float("inf")},
+        {"momentum": -0.1},
+        {"momentum": 1.0},
+        {"weight_decay": -1.0},
+        {"average": 1.0},
+        {"average": -0.1},
+    ],
 )
 def test_settings_that_no_optimiser_takes_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(SettingError, match=rf"train\.{next(iter(wrong))}: want "):
