@@ -19,7 +19,8 @@ def compress(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Compress one model by the steps of its settings; the same again resumes or is done."""
-    from autocompress.cli.figures import print_weights
+    from autocompress.cli.figures import list_weights, print_layers
+    from autocompress.cli.screen import print_pairs
     from autocompress.evaluate.compress import CompressSettings, PhaseReport
     from autocompress.evaluate.compress import compress as run
     from autocompress.settings import read_settings
@@ -31,7 +32,7 @@ def compress(
         figures = report.metrics
         kept = f"{int(figures['weights']):>9,} weights  " if "weights" in figures else " " * 19
         console.print(
-            f"{report.number:>2}/{report.phases}  {report.title:<44} {kept}"
+            f"{report.number:>2}/{report.phases}  {report.title:<51} {kept}"
             f"validation {figures['val_metric']:.4f}",
             markup=False,
         )
@@ -41,7 +42,9 @@ def compress(
         record = {"folder": str(done.folder), "reached": done.reached, "metrics": done.metrics}
         typer.echo(json.dumps(record, indent=1))
     else:
-        print_weights(done.weights)
+        print_layers(done.weights)
+        console.print()
+        print_pairs(list_weights(done.weights))
         console.print(
             f"test {chosen.task.metric} {done.metrics['test_metric']:.4f}, read once",
             markup=False,

@@ -259,7 +259,8 @@ class _Pipeline:
         """Store the model called ``key`` as finished, once more without dead units."""
         name = hash_json({"version": VERSION, "finished": key})
         stage = load_stage(self.folder.path(key), self.task)
-        weights = describe_weights(stage.model, stage.graph)
+        dense = {name: one.numel() for name, one in self.dense.model.named_parameters()}
+        weights = describe_weights(stage.model, stage.graph, dense=dense)
         if not self.folder.has(name):
             metrics = {**self._score(stage), **read_test(stage.model, self.task)}
             metrics |= weights.to_metrics()

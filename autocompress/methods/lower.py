@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from torch import Tensor
@@ -15,6 +16,8 @@ from autocompress.methods.work import Work
 from autocompress.train.admm import make_hooks, start_admm, without_dropout
 from autocompress.train.batches import Epochs
 from autocompress.train.loop import Hooks, chain_hooks
+
+CURVATURE_BATCHES = 50  # Of the estimate that a step starts from; training goes on with it.
 
 Choose = Callable[[Mapping[str, Tensor], int, WeightMasks], WeightMasks]
 
@@ -70,7 +73,9 @@ def find_budget(step: PruneStep, work: Work) -> int:
 def _start_curvature(step: PruneStep, work: Work) -> Curvature | None:
     if step.score != "curvature":
         return None
-    batches = Epochs(work.source, step.train.batch_size, work.seed)
+    size = step.train.batch_size
+    count = min(CURVATURE_BATCHES, max(1, len(work.source) // size))
+    batches = islice(Epochs(work.source, size, work.seed), count)
     return measure_curvature(work.model, work.graph, batches, work.loss)
 
 

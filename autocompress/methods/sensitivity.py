@@ -1,7 +1,6 @@
 """What the removal of single weights costs, comparable between layers."""
 
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from typing import Literal
 
 import torch
@@ -13,7 +12,6 @@ from autocompress.methods.steps import PruneStep
 from autocompress.train.objective import BatchLoss
 
 DECAY = 0.999  # As Adam's, whose diagonal it is.
-BATCHES = 50
 
 NORMALIZE: dict[str, Literal["none", "std", "lamp"]] = {
     "curvature": "none",
@@ -57,10 +55,10 @@ class Curvature:
 def measure_curvature(
     model: nn.Module, graph: LayerGraph, batches: Iterator[tuple[Tensor, Tensor]], loss: BatchLoss
 ) -> Curvature:
-    """Return the curvature over the first batches; ``model`` is not trained."""
+    """Return the curvature over ``batches``, which end; ``model`` is not trained."""
     curvature = Curvature(model, graph)
     model.eval()  # Statistics of batch norms stay what they are.
-    for count, (inputs, targets) in enumerate(islice(batches, BATCHES), 1):
+    for count, (inputs, targets) in enumerate(batches, 1):
         model.zero_grad(set_to_none=True)
         loss(model, inputs, targets).backward()
         curvature.add_gradient(1 - 1 / count)
