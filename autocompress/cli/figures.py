@@ -12,25 +12,23 @@ _ROUNDING = 1e-5  # Of levels in float32 that are products of a step.
 
 def list_weights(figures: WeightFigures) -> dict[str, str]:
     """Return what there is to say of all weights together, by name."""
-    others = figures.dense + figures.dense_others
+    values = figures.value_bytes
     pairs = {
         "weights kept": _compare(figures.kept, figures.dense),
-        "with biases": _compare(figures.kept_with_others, others),
+        "  with biases": _compare(figures.kept_with_others, figures.dense + figures.dense_others),
     }
-    if figures.dead:
-        pairs["on dead paths"] = f"{figures.dead:,} of the weights kept change nothing"
-    values, tables, places = (
-        figures.value_bytes,
-        figures.table_bytes,
-        figures.position_bytes,
-    )
-    pairs["coded values"] = f"{values:,.0f} bytes, {values + tables:,.0f} with tables of levels"
-    pairs["coded weights"] = f"{values + tables + places:,.0f} bytes with positions"
+    if figures.dead is None:
+        pairs["  on dead paths"] = "unknown, the layers of this model cannot be traced"
+    elif figures.dead:
+        pairs["  on dead paths"] = f"{figures.dead:,}, on no path from input to output"
+    coded = f"{values:,.0f} bytes of values, {values + figures.table_bytes:,.0f} with tables"
+    pairs["entropy-coded"] = f"{coded} of levels"
+    pairs["  with positions"] = f"{figures.coded_bytes:,.0f} bytes"
     return pairs
 
 
 def print_layers(figures: WeightFigures) -> None:
-    """Print a table of the layers."""
+    """Print a table of the layers; the densities are shares of the dense layers."""
     levels = [describe_levels(layer.levels) for layer in figures.layers]
     head = ("layer", "weights", "kept", "density", "values", "bits", "levels")
     rows = [
@@ -46,14 +44,14 @@ def print_layers(figures: WeightFigures) -> None:
         for layer, text in zip(figures.layers, levels, strict=True)
     ]
     width = len(head) if any(levels) else len(head) - 1
+    open_console().print()
     print_table("", head[:width], [row[:width] for row in rows])
 
 
 def print_weights(figures: WeightFigures) -> None:
-    """Print all of it: the table of layers and the totals."""
-    print_layers(figures)
-    open_console().print()
+    """Print the totals and a table of the layers."""
     print_pairs(list_weights(figures))
+    print_layers(figures)
 
 
 def describe_levels(levels: Sequence[float]) -> str:
@@ -83,7 +81,7 @@ def _is_whole(number: float) -> bool:
 
 
 def _compare(kept: int, dense: int) -> str:
-    rate = f" ({_round(dense / kept)}x)" if kept else ""
+    rate = f" ({_round(dense / kept)}x)" if 0 < kept < dense else ""
     return f"{kept:,} of {dense:,}{rate}"
 
 

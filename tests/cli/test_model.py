@@ -55,6 +55,10 @@ def test_an_artifact_is_tested_from_its_folder(
     assert 0 <= p <= 1
     assert figures["standard_error"] == pytest.approx((p * (1 - p) / figures["samples"]) ** 0.5)
     assert 0 < figures["weights_kept"] < figures["weights_stored"] < figures["params"]
+    layers = figures["figures"]["layers"]
+    assert sum(layer["kept"] for layer in layers) == figures["weights_kept"]
+    assert figures["figures"]["dense_weights"] == figures["weights_stored"]
+    assert figures["figures"]["dead_weights"] > 0  # The filter without weights is read.
     assert figures["bytes"] == (artifact / "model.safetensors").stat().st_size
 
 
@@ -64,6 +68,8 @@ def test_figures_are_shown_to_a_person(artifact: Path, capsys: pytest.CaptureFix
     shown = capsys.readouterr().out
     assert "test accuracy" in shown
     assert "MACs per sample" in shown
+    assert "  on dead paths" in shown
+    assert all(len(line) <= 80 for line in shown.splitlines())
 
 
 def test_a_missing_artifact_is_one_sentence(
