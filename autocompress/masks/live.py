@@ -1,7 +1,7 @@
 """Spend a budget of weights on living paths alone."""
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -32,10 +32,10 @@ def keep_paths(graph: LayerGraph, ranks: Mapping[str, Rank], keep: int, total: i
         path = find_path(graph, _score_all(ranks, live)) if missing else []
         if not path:
             break
-        room = _drop_weakest(graph, ranks, live, len(path) - missing)
-        grown = keep_live(graph, _add(room, path))
-        if count_weights(grown) <= count_weights(live):
-            break  # No path fits.
+        grown = _add(live, path)
+        grown = _drop_weakest(graph, ranks, grown, count_weights(grown) - keep, spare=path)
+        if not count_weights(live) < count_weights(grown) <= keep:
+            break  # The path does not fit.
         live = grown
     return live
 
@@ -115,26 +115,40 @@ def _find_room(graph: LayerGraph, ranks: Mapping[str, Rank], live: WeightMasks) 
 
 
 def _drop_weakest(
-    graph: LayerGraph, ranks: Mapping[str, Rank], live: WeightMasks, count: int
+    graph: LayerGraph,
+    ranks: Mapping[str, Rank],
+    live: WeightMasks,
+    count: int,
+    *,
+    spare: Sequence[Place] = (),
 ) -> WeightMasks:
-    """Return ``live`` without the ``count`` weakest that no other weight's life hangs on."""
+    """Return ``live`` without ``count`` weights: the weakest, each with all that dies with it.
+
+    It drops more when no set of exactly ``count`` is found, and fewer when that would take the
+    minimum of a layer or what it is told to ``spare``.
+    """
     if count <= 0:
         return live
-    places = {name: mask.nonzero() for name, mask in live.items()}
+    places = [(name, one) for name in ranks for (one,) in live[name].flatten().nonzero().tolist()]
     scores = [score_some(rank, rank.magnitudes[live[name]]) for name, rank in ranks.items()]
-    owners = [(name, one) for name in ranks for one in places[name]]
-    left = count_weights(live)
-    for number in torch.cat(scores).argsort(stable=True).tolist():
-        name, place = owners[number]
-        if int(live[name].sum()) <= ranks[name].minimum:
-            continue
-        smaller = {**live, name: live[name].clone()}
-        smaller[name][tuple(place)] = False
-        if count_weights(keep_live(graph, smaller)) == left - 1:
-            live, left, count = smaller, left - 1, count - 1
-        if count == 0:
-            break
+    order = torch.cat(scores).argsort(stable=True).tolist()
+    goal = count_weights(live) - count
+    for least in (goal, 0):
+        for name, place in (places[number] for number in order):
+            if count_weights(live) <= goal:
+                return live
+            smaller = {**live, name: live[name].clone()}
+            smaller[name].view(-1)[place] = False
+            smaller = keep_live(graph, smaller)
+            if count_weights(smaller) >= least and _is_enough(ranks, smaller, spare):
+                live = smaller
     return live
+
+
+def _is_enough(ranks: Mapping[str, Rank], masks: WeightMasks, spare: Sequence[Place]) -> bool:
+    return all(int(masks[name].sum()) >= rank.minimum for name, rank in ranks.items()) and all(
+        bool(masks[name].view(-1)[place]) for name, place in spare
+    )
 
 
 def _add(masks: WeightMasks, path: list[Place]) -> WeightMasks:
