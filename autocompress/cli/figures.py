@@ -21,9 +21,9 @@ def list_weights(figures: WeightFigures) -> dict[str, str]:
         pairs["  on dead paths"] = "unknown, the layers of this model cannot be traced"
     elif figures.dead:
         pairs["  on dead paths"] = f"{figures.dead:,}, on no path from input to output"
-    coded = f"{values:,.0f} bytes of values, {values + figures.table_bytes:,.0f} with tables"
-    pairs["entropy-coded"] = f"{coded} of levels"
-    pairs["  with positions"] = f"{figures.coded_bytes:,.0f} bytes"
+    tables = f", {values + figures.table_bytes:,.0f} with tables of levels"
+    pairs["entropy-coded"] = f"{values:,.0f} bytes of values{tables * (figures.table_bytes > 0)}"
+    pairs["  with positions"] = f"{figures.coded_bytes:,.0f} bytes, {whole:,.0f} with biases"
     return pairs
 
 

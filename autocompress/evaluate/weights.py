@@ -15,7 +15,7 @@ from autocompress.errors import GraphError
 from autocompress.graph.layers import LayerGraph
 from autocompress.graph.trace import trace_graph
 from autocompress.masks.paths import find_live_units, keep_between
-from autocompress.quantize.entropy import measure_bits, position_bits
+from autocompress.quantize.entropy import VALUE_BITS, measure_bits, position_bits
 from autocompress.shrink.columns import ColumnConv2d, ColumnLinear
 from autocompress.shrink.expand import expand_columns, expand_weight
 
@@ -122,8 +122,13 @@ class WeightFigures:
 
     @property
     def coded_bytes(self) -> float:
-        """Return the bytes of values, tables and positions."""
+        """Return the bytes of the weights' values, tables and positions."""
         return self.value_bytes + self.table_bytes + self.position_bytes
+
+    @property
+    def other_bytes(self) -> float:
+        """Return the bytes of kept biases, gains and shifts as they are."""
+        return (self.kept_with_others - self.kept) * VALUE_BITS / 8
 
     def to_metrics(self) -> dict[str, float]:
         """Return the totals by name; ``dead_weights`` is missing when it is unknown."""
@@ -135,6 +140,7 @@ class WeightFigures:
             "table_bytes": self.table_bytes,
             "position_bytes": self.position_bytes,
             "coded_bytes": self.coded_bytes,
+            "bias_bytes": self.other_bytes,
         }
         if self.dead is not None:
             metrics["dead_weights"] = float(self.dead)

@@ -39,7 +39,7 @@ def test_a_dense_model_has_no_rate_and_no_dead_paths() -> None:
     assert shown["weights kept"] == "430,500 of 430,500"
     assert "  on dead paths" not in shown
     assert shown["entropy-coded"] == "53,812 bytes of values, 53,844 with tables of levels"
-    assert shown["  with positions"] == "53,844 bytes"
+    assert shown["  with positions"] == "53,844 bytes, 56,164 with biases"
 
 
 def test_a_table_of_layers_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
