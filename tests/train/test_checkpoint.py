@@ -121,7 +121,7 @@ def test_no_damage_goes_unnoticed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "payload", [b"", b"text", pickle.dumps([1]), save_plain([1]), save_plain({})]
+    "payload", [b"", b"text", pickle.dumps([1], protocol=2), save_plain([1]), save_plain({})]
 )
 def test_a_file_made_up_by_someone_is_refused(tmp_path: Path, payload: bytes) -> None:
     path = tmp_path / "x.ckpt"
