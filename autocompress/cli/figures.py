@@ -23,6 +23,7 @@ def list_weights(figures: WeightFigures) -> dict[str, str]:
         pairs["  on dead paths"] = f"{figures.dead:,}, on no path from input to output"
     tables = f", {values + figures.table_bytes:,.0f} with tables of levels"
     pairs["entropy-coded"] = f"{values:,.0f} bytes of values{tables * (figures.table_bytes > 0)}"
+    whole = figures.coded_bytes + figures.other_bytes
     pairs["  with positions"] = f"{figures.coded_bytes:,.0f} bytes, {whole:,.0f} with biases"
     return pairs
 
