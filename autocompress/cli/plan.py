@@ -21,7 +21,7 @@ from autocompress.train.loop import train_model_
 from autocompress.train.objective import make_task_loss
 
 TIMED_STEPS = 10
-COSTS = ("weights", "params", "macs", "bytes")
+COSTS = ("weights", "params", "macs", "bytes", "coded_bytes")
 
 
 def print_feasibility(settings: Settings, graph: LayerGraph) -> None:

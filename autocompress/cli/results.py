@@ -117,11 +117,13 @@ def measure_dense(task: TaskSettings, folder: RunFolder) -> Mapping[str, float]:
     assert isinstance(model.input_spec, InputSpec)
     example = torch.zeros(1, *model.input_spec.shape)
     tensors = [*model.parameters(), *model.buffers()]
+    size = float(sum(t.numel() * t.element_size() for t in tensors if t.ndim))
     return {
         **{name: float(value) for name, value in metrics.items() if value is not None},
         "weights": float(sum(weight.numel() for weight in list_weights(model))),
         "macs": float(measure_macs(model, example)),
-        "bytes": float(sum(t.numel() * t.element_size() for t in tensors if t.ndim)),
+        "bytes": size,
+        "coded_bytes": size,
     }
 
 

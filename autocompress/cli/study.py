@@ -111,6 +111,9 @@ def select(
     max_weights: Annotated[float | None, typer.Option(help="Most weights.")] = None,
     max_params: Annotated[float | None, typer.Option(help="Most parameters.")] = None,
     max_bytes: Annotated[float | None, typer.Option(help="Most bytes.")] = None,
+    max_coded_bytes: Annotated[
+        float | None, typer.Option(help="Most bytes once entropy coded.")
+    ] = None,
     min_accuracy: Annotated[
         float | None, typer.Option(help="Worst validation accuracy, 0 to 1.")
     ] = None,
@@ -121,6 +124,7 @@ def select(
     from autocompress.cli.tables import print_selected
 
     wanted = {"macs": max_macs, "weights": max_weights, "params": max_params, "bytes": max_bytes}
+    wanted |= {"coded_bytes": max_coded_bytes}
     limits = {name: limit for name, limit in wanted.items() if limit is not None}
     found = find_study(study, storage)
     print_selected(found, limits=limits, worst_metric=min_accuracy, stage=check_stage(stage))

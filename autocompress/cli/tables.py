@@ -119,6 +119,8 @@ def print_trials(title: str, rows: pd.DataFrame) -> None:
     """Print the most telling columns of ``rows``, ``SHOWN`` of them at most."""
     shown = rows.head(SHOWN)
     named = ["" for _ in shown.index] if "study" not in shown else [*shown["study"]]
+    is_fine = any(str(name).startswith(("weights/", "bits/")) for name in shown)
+    head = (*HEAD, "coded bytes") if is_fine else HEAD
     cells = [
         (
             f"{name} {row['number']:.0f}".strip(),
@@ -129,11 +131,12 @@ def print_trials(title: str, rows: pd.DataFrame) -> None:
             format_count(row["weights"]),
             format_count(row["macs"]),
             format_count(row["bytes"]),
+            *([format_count(row["coded_bytes"])] if is_fine else []),
         )
         for name, row, stage in zip(named, list_figures(shown), shown["stage"], strict=True)
     ]
     more = "" if len(rows) <= SHOWN else f", the first {SHOWN} of {len(rows)}"
-    print_table(f"{title}{more}", HEAD, cells)
+    print_table(f"{title}{more}", head, cells)
 
 
 def write_rows(rows: pd.DataFrame, path: Path, kind: str) -> None:

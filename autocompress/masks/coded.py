@@ -6,13 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Numbers = NDArray[np.float64] | NDArray[np.int64]
 
 FLOAT_BITS = 32  # Also the bit width of a layer that is not quantised.
 SCALE_BITS = 32  # Of a quantised layer: its one factor from level numbers to weights.
 _SHIFT = 8  # Stirling's series is exact to 1e-11 from here on.
 
 
-def count_weight_bits(full: Floats, kept: Floats, bits: Floats) -> Floats:
+def count_weight_bits(full: Numbers, kept: Numbers, bits: Numbers) -> Floats:
     """Return the bits of weights of which some are kept: positions, level numbers and scale.
 
     The positions of ``kept`` of ``full`` take ``log2 C(full, kept)`` bits. Where all level
@@ -32,7 +33,7 @@ def count_weight_bits(full: Floats, kept: Floats, bits: Floats) -> Floats:
     return coded
 
 
-def log2_choose(full: Floats, kept: Floats) -> Floats:
+def log2_choose(full: Numbers, kept: Numbers) -> Floats:
     """Return log2 of the number of ways to choose ``kept`` of ``full``; exactly 0 at both ends.
 
     Args:

@@ -233,9 +233,7 @@ def count_masks(graph: LayerGraph, masks: Masks, bits: Mapping[str, int] = NO_BI
             columns.append(depth * layer.area)
             left.append(columns[-1])
         single = layer.name in masks.weights
-        weights.append(
-            int(weight_mask(masks, layer).sum()) if single else rows[-1] * columns[-1]
-        )
+        weights.append(int(weight_mask(masks, layer).sum()) if single else rows[-1] * columns[-1])
     kept = [(norm.affine, int(kept_norm(masks, norm).sum())) for norm in graph.norms]
     biased = zip(graph.layers, rows, strict=True)
     sizes = Sizes(

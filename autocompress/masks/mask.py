@@ -128,7 +128,5 @@ def count_kept(graph: LayerGraph, masks: Masks) -> Candidate:
         if group.prunable
     }
     columns = {name: int(mask.sum()) for name, mask in masks.columns.items()}
-    weights = {
-        name: int(weight_mask(masks, graph.by_name[name]).sum()) for name in masks.weights
-    }
+    weights = {name: int(weight_mask(masks, graph.by_name[name]).sum()) for name in masks.weights}
     return Candidate(filters=filters, columns=columns, weights=weights)

@@ -2,7 +2,9 @@
 
 The columns of every frame are those of :data:`COLUMNS`, in their order, also when the study is
 empty. After them come ``filters/<group>`` and ``columns/<layer>``, float64: the kept share of a
-group's filters and of a layer's columns, relative to the dense model, in (0, 1].
+group's filters and of a layer's columns, relative to the dense model, in (0, 1]. Where they are
+chosen, ``weights/<layer>``, the kept share of a layer's weights, and ``bits/<layer>``, its bit
+width, follow.
 """
 
 import json
@@ -70,10 +72,11 @@ FIGURE_COLUMNS = (
     Column("test_loss", "float", "loss on the test set; finished models only"),
     Column("test_metric", "float", "metric on the test set; finished models only"),
     Column("test_se", "float", "standard error of test_metric"),
-    Column("weights", "count", "weights of convolutions and linear layers, physically there"),
-    Column("params", "count", "all parameters, physically there"),
+    Column("weights", "count", "kept weights of convolutions and linear layers"),
+    Column("params", "count", "all parameters; of weights, those that are kept"),
     Column("macs", "count", "multiply-accumulates of one sample, physically there"),
     Column("bytes", "count", "bytes of parameters, statistics and indices"),
+    Column("coded_bytes", "count", "bytes of kept weights at their bits, entropy coded, and all"),
     Column("masked_weights", "count", "weights that are not zero"),
     Column("masked_macs", "count", "multiply-accumulates of weights that are not zero"),
     Column(

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import optuna
-from optuna.distributions import FloatDistribution
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -24,7 +23,6 @@ from autocompress.report.frames import (
     read_trial,
 )
 
-DENSITY = FloatDistribution(0.0, 1.0)
 ENDED = (TrialState.COMPLETE, TrialState.FAIL)
 # What older versions of Optuna called the constraints of a trial.
 CONSTRAINTS = "constraints"
@@ -102,7 +100,7 @@ def _translate(
         state=trial.state,
         values=values if trial.state is TrialState.COMPLETE else None,
         params=params,
-        distributions=dict.fromkeys(params, DENSITY),
+        distributions={name: trial.distributions[name] for name in params},
         user_attrs={name: value for name, value in attrs.items() if value not in {None, ""}},
         system_attrs={CONSTRAINTS: [*trial.constraints.values()]},
     )

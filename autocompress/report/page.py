@@ -139,7 +139,7 @@ def _tabulate(content: Content, finished: Sequence[Figures]) -> str:
         return '<p class="soft">None yet: run <code>autocompress finalize</code>.</p>'
     head = (
         "model", f"test {content.metric}", f"validation {content.metric}",
-        "weights", "of dense", "not zero", "MACs", "of dense", "bytes", "speed",
+        "weights", "of dense", "not zero", "MACs", "of dense", "bytes", "coded", "speed",
     )  # fmt: skip
     rows = [_make_row("tr", [f"<th>{escape(text)}</th>" for text in head])]
     if content.dense:
@@ -149,15 +149,17 @@ def _tabulate(content: Content, finished: Sequence[Figures]) -> str:
         f'<div class="scroll"><table>{"".join(rows)}</table></div>'
         '<p class="soft">Weights, MACs and bytes are those of the smaller model that was saved, '
         "MACs as measured on it. ± is one standard error of the test figure. Speed is the dense "
-        "model's time over this one's for 64 samples, measured in turns where it was made.</p>"
+        "model's time over this one's for 64 samples, measured in turns where it was made. Coded "
+        "are the bytes that an entropy coder needs, positions of kept weights included.</p>"
     )
 
 
 def _list_dense(dense: Figures) -> list[str]:
     test = format_metric(dense.get("test_metric", math.nan), dense.get("test_se", math.nan))
     value = [format_count(dense.get(name, math.nan)) for name in ("weights", "macs", "bytes")]
+    coded = format_count(dense.get("coded_bytes", dense.get("bytes", math.nan)))
     cells = ["dense", test, format_metric(dense.get("val_metric", math.nan))]
-    cells += [value[0], "1", "", value[1], "1", value[2], "1"]
+    cells += [value[0], "1", "", value[1], "1", value[2], coded, "1"]
     return [f"<td>{cell}</td>" for cell in cells]
 
 
@@ -171,7 +173,8 @@ def _list_model(row: Figures, dense: Figures) -> list[str]:
         cells += [format_count(row[name]), format_share(row[name], dense.get(name, math.nan))]
     cells.insert(5, format_count(row["masked_weights"]))
     speedup = row["speedup"]
-    cells += [format_count(row["bytes"]), f"{speedup:.2f}x" if math.isfinite(speedup) else ""]
+    cells += [format_count(row["bytes"]), format_count(row["coded_bytes"])]
+    cells += [f"{speedup:.2f}x" if math.isfinite(speedup) else ""]
     return [f"<td>{cell}</td>" for cell in cells]
 
 

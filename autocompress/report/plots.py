@@ -27,6 +27,7 @@ LABELS = {
     "params": "parameters",
     "macs": "MACs per sample",
     "bytes": "bytes",
+    "coded_bytes": "entropy-coded bytes",
     "energy": "energy",
 }
 WIDTH_INCH, HEIGHT_INCH = 6.0, 3.9
@@ -126,21 +127,30 @@ def draw_densities(densities: Mapping[str, float], title: str) -> Figure:
     """Return bars of what a model keeps, one row per layer.
 
     Args:
-        densities: Kept shares by ``filters/<group>`` and ``columns/<layer>``, in (0, 1].
+        densities: Kept shares by ``filters/<group>``, ``columns/<layer>`` and
+            ``weights/<layer>``, in (0, 1]; widths by ``bits/<layer>``.
         title: Which model this is.
     """
     names = list(dict.fromkeys(name.split("/", 1)[1] for name in densities))
     height_inch = max(2.0, 0.9 + 0.34 * len(names))
     figure, axes = make_figure(height_inch)
     rows = np.arange(len(names))
-    for kind, color, offset in (("filters", BLUE, -0.19), ("columns", ORANGE, 0.19)):
+    kinds = [("filters", BLUE), ("columns", ORANGE)]
+    kinds += [("weights", GREEN)] if any(one.startswith("weights/") for one in densities) else []
+    size = 0.76 / len(kinds)
+    for place, (kind, color) in enumerate(kinds):
+        offset = (place - (len(kinds) - 1) / 2) * size
         values = np.array([densities.get(f"{kind}/{name}", np.nan) for name in names])
         there = ~np.isnan(values)
-        axes.barh(rows[there] + offset, values[there], height=0.36, color=color, label=kind)
+        axes.barh(rows[there] + offset, values[there], height=0.95 * size, color=color, label=kind)
         for row, value in zip(rows[there], values[there], strict=True):
             text = f"{value:.1%}" if value < 0.1 else f"{value:.0%}"
             axes.text(value + 0.01, row + offset, text, va="center", fontsize=7.5, color=INK)
-    axes.set_yticks(rows, names)
+    bits = {name: densities.get(f"bits/{name}", np.nan) for name in names}
+    axes.set_yticks(
+        rows,
+        [name if np.isnan(width) else f"{name}, {width:.0f} bits" for name, width in bits.items()],
+    )
     axes.invert_yaxis()
     axes.set_xlim(0, 1.12)
     axes.set_xticks(np.linspace(0, 1, 6))
@@ -148,7 +158,7 @@ def draw_densities(densities: Mapping[str, float], title: str) -> Figure:
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("kept share of the dense model")
     axes.set_title(title, fontsize=10, loc="left", color=INK)
-    figure.legend(frameon=False, fontsize=8.5, ncols=2, loc="outside upper right")
+    figure.legend(frameon=False, fontsize=8.5, ncols=3, loc="outside upper right")
     return figure
 
 
@@ -168,8 +178,11 @@ def draw_slopes(sensitivity: pd.DataFrame, most: int = MOST_BARS) -> Figure:
     parts = [str(name).split("/", 1) for name in rows["density"]]
     places = np.arange(len(rows))
     values = rows["per_halving"].to_numpy(dtype=np.float64)
-    for kind, color in (("filters", BLUE), ("columns", ORANGE)):
+    kinds = {"filters": BLUE, "columns": ORANGE, "weights": GREEN, "bits": VIOLET}
+    for kind, color in kinds.items():
         own = np.array([part[0] == kind for part in parts])
+        if kind in ("weights", "bits") and not own.any():
+            continue
         axes.barh(places[own], values[own], height=0.7, color=color, label=kind)
     axes.axvline(0, color=INK, lw=0.8)
     axes.set_yticks(places, [part[1] for part in parts])

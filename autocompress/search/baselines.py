@@ -6,13 +6,15 @@ search is EagleEye (arXiv:2007.02491): random densities, batch norms estimated a
 
 import math
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from autocompress.jobs import Candidate
 from autocompress.search.anneal import Purpose, Schedule, draw
-from autocompress.search.counts import FULL, Logits, make_candidate
+from autocompress.search.bounds import FULL, Logits
+from autocompress.search.counts import make_candidate
 from autocompress.search.fill import FILL_LOW, draw_fill, scale_limits
 from autocompress.search.guide import REFILL, Ground
 from autocompress.search.records import Record
@@ -24,6 +26,7 @@ MakePoint = Callable[[int], Attempt]  # Given the index of the proposal, from 0.
 ATTEMPTS = 12
 FILTERS_ONLY = 0.3  # Chance that a drawn point keeps all columns of all layers.
 SPLIT_POWER = 2.0  # Odds of columns over those of filters, at 3/4 of the range: nine to one.
+WEIGHT_SPLIT = 4.0  # Logits of weights against those of filters: odds of fifty to one.
 SPLITS = 5  # Splits between filters and columns that take turns when sizes differ too.
 
 
@@ -85,13 +88,14 @@ def sweep_uniformly(schedule: Schedule, ground: Ground) -> Blind:
     splits take turns and the fills are refined. Instead of a point that is known it takes one
     from beyond the end of the sweep.
     """
-    settings = schedule.settings
+    settings, fine = schedule.settings, ground.bounds.fine
+    splits = SPLITS * (1 + int(fine.steps.max(initial=0))) * (1 + bool(fine.free_weights.any()))
 
     def pick_candidate(index: int, attempt: int) -> Candidate:
         number = index + attempt * settings.evaluations
         if settings.resources:
             fill = FILL_LOW ** spread_point(number, 3)
-            return split_evenly(ground, number % SPLITS, fill)
+            return split_evenly(ground, number % splits, fill)
         return split_evenly(ground, number, 1.0)
 
     return Blind(lambda index: partial(pick_candidate, index))
@@ -122,6 +126,8 @@ def find_unknown(make: Attempt, known: Collection[str]) -> Candidate:
 def draw_logits(ground: Ground, spread: float, rng: np.random.Generator) -> Logits:
     """Return a random point: independent normal logits; some layers keep all columns.
 
+    Bit widths are drawn with equal chances.
+
     Args:
         ground: Where to draw.
         spread: Standard deviation of the logits.
@@ -132,15 +138,37 @@ def draw_logits(ground: Ground, spread: float, rng: np.random.Generator) -> Logi
     columns = rng.normal(scale=spread, size=len(graph.layers))
     full = rng.random(len(columns)) < REFILL
     full |= rng.random() < FILTERS_ONLY
-    return Logits(filters, np.where(full, FULL, columns))
+    point = Logits(filters, np.where(full, FULL, columns))
+    fine = ground.bounds.fine
+    if not fine.has_choice:  # Nothing is drawn: other searches stay what they were.
+        return point
+    weights = rng.normal(scale=spread, size=len(graph.layers))
+    return replace(point, weights=weights, places=rng.integers(fine.steps + 1))
 
 
 def split_evenly(ground: Ground, place: int, fill: float) -> Candidate:
-    """Return the candidate at a place of the sweep, see :func:`split_logits`."""
-    graph = ground.bounds.graph
+    """Return the candidate at a place of the sweep, see :func:`split_logits`.
+
+    Where weights can be chosen, every second place prunes them alone or with the others, and the
+    bit widths take turns, one place of the ladder for all layers.
+    """
+    bounds, weights = ground.bounds, FULL
+    widest = int(bounds.fine.steps.max(initial=0))
+    turn, place = place % (widest + 1), place // (widest + 1)
+    if bounds.fine.free_weights.any():
+        place, odd = divmod(place, 2)
+        weights = (-1) ** place * WEIGHT_SPLIT * spread_point(place, 2) if odd else FULL
     filters, columns = split_logits(place)
-    logits = Logits(np.full(len(graph.groups), filters), np.full(len(graph.layers), columns))
-    return make_candidate(ground.bounds, logits, scale_limits(ground, fill))
+    if weights < FULL and place == 0:
+        filters = columns = FULL
+    sizes = len(bounds.graph.groups), len(bounds.graph.layers)
+    logits = Logits(
+        np.full(sizes[0], filters),
+        np.full(sizes[1], columns),
+        np.full(sizes[1], weights),
+        np.minimum(turn, bounds.fine.steps),
+    )
+    return make_candidate(bounds, logits, scale_limits(ground, fill))
 
 
 def split_logits(place: int) -> tuple[float, float]:

@@ -8,8 +8,8 @@ from typing import Literal
 from autocompress.errors import SettingError
 from autocompress.masks.cost import Cost
 
-Resource = Literal["", "macs", "params", "weights", "bytes"]
-RESOURCES = ("macs", "params", "weights", "bytes")
+Resource = Literal["", "macs", "params", "weights", "bytes", "coded_bytes"]
+RESOURCES = ("macs", "params", "weights", "bytes", "coded_bytes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +22,12 @@ class Budget:
     Attributes:
         macs: Multiply-accumulates of one sample. Here and below: up to 1 a share of the
             dense model, above 1 a count.
-        params: Parameters with biases and norms.
-        weights: Weights of convolutions and linear layers.
-        bytes: float32 size with norm statistics and column indices.
+        params: Parameters with biases and norms; of weights, those that are kept.
+        weights: Kept weights of convolutions and linear layers.
+        bytes: float32 size with norm statistics and column indices; zeros between kept weights
+            count as well.
+        coded_bytes: What an entropy coder needs for kept weights at their bit widths, their
+            positions, and the rest in float32.
         worst_metric: Worst validation metric of the finished model: at least this when
             ``task.metric_direction`` is ``maximize``, at most this when it is ``minimize``.
         minimize: The resource to make small while ``worst_metric`` holds.
@@ -34,6 +37,7 @@ class Budget:
     params: float | None = None
     weights: float | None = None
     bytes: float | None = None
+    coded_bytes: float | None = None
     worst_metric: float | None = None
     minimize: Resource = ""
 
@@ -68,7 +72,9 @@ class Budget:
         costs = asdict(dense)
         final = self._list_limits(dense)
         if not final and not self.minimize:
-            raise SettingError("budget: want a limit on macs, params, weights or bytes, got none")
+            raise SettingError(
+                "budget: want a limit on macs, params, weights, bytes or coded_bytes, got none"
+            )
         if self.minimize and smallest is not None:
             final[self.minimize] = float(asdict(smallest)[self.minimize])
             factor = _find_factor(costs, final) ** progress

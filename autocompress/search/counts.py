@@ -2,137 +2,28 @@
 
 A point of the search is one number per group and per layer, the logit of a density. One offset
 shared by all of them is found by bisection, so that the rounded counts, after what dead
-filters take along, use the budgets up and never exceed them.
+filters take along, use the budgets up and never exceed them. Bit widths are no part of the
+shift: they are what the point says, lowered by whole steps only where nothing else would fit and
+raised where everything is kept and there is room. The more weights or bits, the more it costs.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autocompress.errors import BudgetError
 from autocompress.graph.layers import LayerGraph
 from autocompress.jobs import Candidate
-from autocompress.masks.cost import Cost, CostModel
-from autocompress.search.space import SpaceSettings, check_names, column_range, filter_range
+from autocompress.masks.coded import FLOAT_BITS
+from autocompress.masks.cost import Cost, read_bits
+from autocompress.search.bounds import FULL, Bounds, Counts, Floats, Ints, Logits, make_bounds
+from autocompress.search.space import SpaceSettings
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-
-FULL = 80.0  # A logit that stays at density 1 until the offset has no other way.
 FAR = 200.0  # An offset that sends every density to its bound.
 HALVINGS = 36  # 400 logits down to 6e-9: far below one filter of the widest layer.
 FILL_PASSES = 12
-
-
-@dataclass(frozen=True)
-class Logits:
-    """A point of the search: shape (groups,) and (layers,), in the order of the graph."""
-
-    filters: Floats
-    columns: Floats
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Real counts: shape (groups,) and (layers,), in the order of the graph."""
-
-    keeps: Ints
-    columns: Ints
-
-
-@dataclass(frozen=True, eq=False)
-class Bounds:
-    """What may be kept of one base model.
-
-    Attributes:
-        model: Costs of the base's graph.
-        dense_sizes: Units of each group in the dense model; shape (groups,).
-        dense_columns: Columns of each layer in the dense model; shape (layers,).
-        keeps_low: Fewest units of each group.
-        keeps_high: Most units of each group.
-        share_low: Lowest column density of each layer; 1 where there is no choice.
-        share_high: Highest column density of each layer.
-        survivors: Share of the base's columns that its masks keep.
-        filter_step: Kept filters are a multiple of this.
-        column_step: Kept columns are a multiple of this.
-    """
-
-    model: CostModel
-    dense_sizes: Ints
-    dense_columns: Ints
-    keeps_low: Ints
-    keeps_high: Ints
-    share_low: Floats
-    share_high: Floats
-    survivors: Floats
-    filter_step: int
-    column_step: int
-
-    @property
-    def graph(self) -> LayerGraph:
-        """Return the base's graph."""
-        return self.model.graph
-
-    def open_columns(self, keeps: Ints) -> tuple[Ints, Ints, Ints]:
-        """Return (all, fewest, most) columns of each layer when ``keeps`` units are kept."""
-        left = self.model.count_open(keeps)
-        most = np.floor(np.minimum(self.survivors, self.share_high) * left + 1e-9)
-        most = np.clip(_align_down(most, self.column_step, left), 1, left)
-        fewest = np.ceil(np.maximum(1.0, self.share_low * left) / self.column_step - 1e-9)
-        return left, np.minimum(most, fewest * self.column_step).astype(np.int64), most
-
-
-def make_bounds(
-    settings: SpaceSettings, dense: LayerGraph, base: LayerGraph, kept: Candidate
-) -> Bounds:
-    """Return what a round may keep of its base model.
-
-    Args:
-        settings: The search space.
-        dense: The dense model.
-        base: The model where the round starts, with its dead filters gone.
-        kept: Counts of the base: its columns are those its masks keep.
-
-    Raises:
-        SettingError: The space names a group or layer that the model does not have.
-    """
-    check_names(settings, dense)
-    model = CostModel(base)
-    step = settings.filters_multiple_of
-    dense_sizes, low, high = [], [], []
-    for group in base.groups:
-        named = dense.group_by_name.get(group.name, group)
-        dense_sizes.append(named.size)
-        least, most = filter_range(settings, group.name, group.producers)
-        if not group.prunable:
-            least, most = 1.0, 1.0
-        top = _align_down(np.floor(most * named.size + 1e-9), step, np.array(group.size))
-        high.append(max(1, int(top)))
-        bottom = int(np.ceil(max(1.0, least * named.size) / step - 1e-9)) * step
-        low.append(min(bottom, high[-1]))
-    choice = [layer.groups == 1 for layer in base.layers]
-    ranges = [
-        column_range(settings, layer.name) if free else (1.0, 1.0)
-        for layer, free in zip(base.layers, choice, strict=True)
-    ]
-    survivors = [kept.columns.get(layer.name, layer.columns) for layer in base.layers]
-    sizes = np.array([layer.columns for layer in base.layers])
-    return Bounds(
-        model=model,
-        dense_sizes=np.array(dense_sizes, dtype=np.int64),
-        dense_columns=np.array(
-            [dense.by_name.get(one.name, one).columns for one in base.layers], dtype=np.int64
-        ),
-        keeps_low=np.array(low, dtype=np.int64),
-        keeps_high=np.array(high, dtype=np.int64),
-        share_low=np.array([one[0] for one in ranges]),
-        share_high=np.array([one[1] for one in ranges]),
-        survivors=np.where(choice, np.array(survivors) / sizes, 1.0),
-        filter_step=step,
-        column_step=settings.columns_multiple_of,
-    )
+BY_WEIGHTS = {"weights", "params", "coded_bytes"}  # Resources that single weights count for.
 
 
 def round_counts(bounds: Bounds, logits: Logits, offset: float) -> Counts:
@@ -143,7 +34,19 @@ def round_counts(bounds: Bounds, logits: Logits, offset: float) -> Counts:
     left, fewest, most = bounds.open_columns(keeps)
     wanted = np.rint(_expit(logits.columns + offset) * left / bounds.column_step)
     columns = np.clip(wanted * bounds.column_step, fewest, most).astype(np.int64)
-    return Counts(keeps, columns)
+    weights = _round_weights(bounds, logits, offset, keeps, columns)
+    return Counts(keeps, columns, weights, bounds.fine.find_bits(logits.places))
+
+
+def _round_weights(
+    bounds: Bounds, logits: Logits, offset: float, keeps: Ints, columns: Ints
+) -> Ints:
+    """Return the weights nearest to the densities of ``logits + offset`` within the bounds."""
+    block, fewest, most = bounds.open_weights(keeps, columns)
+    if not (bounds.fine.any_sparse and len(logits.weights)):
+        return most
+    wanted = np.rint(_expit(logits.weights + offset) * block)
+    return np.clip(wanted, fewest, most).astype(np.int64)
 
 
 def make_counts(bounds: Bounds, logits: Logits, limits: Mapping[str, float]) -> Counts:
@@ -158,11 +61,12 @@ def make_counts(bounds: Bounds, logits: Logits, limits: Mapping[str, float]) -> 
         BudgetError: Even the fewest counts exceed a limit.
     """
     low, high = -FAR, FAR
+    logits = _lower_bits(bounds, logits, limits)
     chosen = round_counts(bounds, logits, low)
     _refuse_unreachable(count_cost(bounds, chosen), limits)
     top = round_counts(bounds, logits, high)
     if _fits(bounds, top, limits):
-        return top
+        return _raise_bits(bounds, top, limits)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         counts = round_counts(bounds, logits, middle)
@@ -170,7 +74,7 @@ def make_counts(bounds: Bounds, logits: Logits, limits: Mapping[str, float]) -> 
             low, chosen = middle, counts
         else:
             high = middle
-    return _fill(bounds, logits, high, chosen, limits)
+    return _spend(bounds, logits, _fill(bounds, logits, high, chosen, limits), limits)
 
 
 def make_candidate(bounds: Bounds, logits: Logits, limits: Mapping[str, float]) -> Candidate:
@@ -183,9 +87,14 @@ def name_counts(bounds: Bounds, counts: Counts) -> Candidate:
     graph = bounds.graph
     keeps = zip(graph.groups, counts.keeps.tolist(), strict=True)
     columns = zip(graph.layers, counts.columns.tolist(), strict=True)
+    names = [layer.name for layer in graph.layers]
+    weights = zip(names, counts.weights.tolist(), bounds.fine.sparse.tolist(), strict=True)
+    bits = zip(names, counts.bits.tolist(), strict=True)
     return Candidate(
         filters={group.name: keep for group, keep in keeps if group.prunable},
         columns={layer.name: count for layer, count in columns if layer.groups == 1},
+        weights={name: count for name, count, sparse in weights if sparse},
+        bits={name: width for name, width in bits if width < FLOAT_BITS},
     )
 
 
@@ -198,7 +107,14 @@ def read_counts(bounds: Bounds, candidate: Candidate) -> Counts:
         candidate.columns.get(layer.name, big)
         for layer, big in zip(graph.layers, left.tolist(), strict=True)
     ]
-    return Counts(keeps, np.minimum(np.array(wanted), left))
+    columns = np.minimum(np.array(wanted), left)
+    block = bounds.model.count_rows(keeps) * columns
+    kept = [
+        candidate.weights.get(layer.name, big)
+        for layer, big in zip(graph.layers, block.tolist(), strict=True)
+    ]
+    weights = np.minimum(np.array(kept), block)
+    return Counts(keeps, columns, weights, read_bits(graph, candidate.bits))
 
 
 def count_shares(bounds: Bounds, counts: Counts) -> tuple[Floats, Floats]:
@@ -214,26 +130,63 @@ def read_logits(bounds: Bounds, counts: Counts) -> Logits:
     its columns is not made column-sparse by a small offset.
     """
     left, _, most = bounds.open_columns(counts.keeps)
+    block, _, all_weights = bounds.open_weights(counts.keeps, counts.columns)
     return Logits(
         _logit(counts.keeps, bounds.dense_sizes, bounds.keeps_high),
         _logit(counts.columns, left, most),
+        _logit(counts.weights, block, all_weights),
+        bounds.fine.find_places(counts.bits),
     )
 
 
 def count_cost(bounds: Bounds, counts: Counts) -> Cost:
     """Return what ``counts`` cost."""
-    return bounds.model.count(counts.keeps, counts.columns)
+    return bounds.model.count(counts.keeps, counts.columns, counts.weights, counts.bits)
+
+
+def count_fewest(bounds: Bounds) -> Counts:
+    """Return the fewest counts of a space, with the smallest bit widths."""
+    return round_counts(bounds, make_flat(bounds, place=0), -FAR)
+
+
+def make_flat(bounds: Bounds, *, place: int | None = None) -> Logits:
+    """Return the point with all densities alike.
+
+    Args:
+        bounds: What may be kept.
+        place: Of every layer's bit width; None takes the one in the middle, the lower of two.
+    """
+    graph, fine = bounds.graph, bounds.fine
+    columns, weights = np.zeros((2, len(graph.layers)))
+    places = fine.steps // 2 if place is None else np.minimum(place, fine.steps)
+    return Logits(np.zeros(len(graph.groups)), columns, weights, places)
 
 
 def measure_densities(bounds: Bounds, candidate: Candidate) -> dict[str, float]:
-    """Return ``filters/GROUP`` and ``columns/LAYER`` relative to the dense model, in (0, 1]."""
+    """Return what ``candidate`` keeps of the dense model by name, with a prefix for its kind.
+
+    Returns:
+        ``filters/GROUP`` and ``columns/LAYER``, where weights are chosen ``weights/LAYER``, in
+        (0, 1]; and where bit widths are, ``bits/LAYER`` as a whole number.
+    """
     sizes = zip(bounds.graph.groups, bounds.dense_sizes.tolist(), strict=True)
     filters = {f"filters/{one.name}": size for one, size in sizes if one.prunable}
     widths = zip(bounds.graph.layers, bounds.dense_columns.tolist(), strict=True)
     columns = {f"columns/{one.name}": width for one, width in widths if one.groups == 1}
     counts = {f"filters/{name}": count for name, count in candidate.filters.items()}
     counts |= {f"columns/{name}": count for name, count in candidate.columns.items()}
-    return {name: counts[name] / full for name, full in (filters | columns).items()}
+    densities = {name: counts[name] / full for name, full in (filters | columns).items()}
+    return densities | _measure_fine(bounds, read_counts(bounds, candidate))
+
+
+def _measure_fine(bounds: Bounds, counts: Counts) -> dict[str, float]:
+    names, fine = [layer.name for layer in bounds.graph.layers], bounds.fine
+    shares = (counts.weights / fine.dense).tolist()
+    chosen = np.flatnonzero((fine.table < FLOAT_BITS).any(axis=1)).tolist()
+    weights = zip(names, shares, fine.sparse.tolist(), strict=True)
+    return {f"weights/{name}": share for name, share, sparse in weights if sparse} | {
+        f"bits/{names[place]}": int(counts.bits[place]) for place in chosen
+    }
 
 
 def feasibility_table(settings: SpaceSettings, graph: LayerGraph) -> dict[str, Cost]:
@@ -243,14 +196,15 @@ def feasibility_table(settings: SpaceSettings, graph: LayerGraph) -> dict[str, C
     """
     full = Candidate(filters={}, columns={})
     bounds = make_bounds(settings, graph, graph, full)
-    flat = Logits(np.zeros(len(graph.groups)), np.zeros(len(graph.layers)))
     low = np.maximum(bounds.keeps_low / bounds.dense_sizes, 1e-9)
     centre = Logits(
         _logit_share((low + bounds.keeps_high / bounds.dense_sizes) / 2),
         _logit_share((bounds.share_low + bounds.share_high) / 2),
+        _logit_share((bounds.fine.low + bounds.fine.high) / 2),
+        bounds.fine.steps // 2,
     )
     return {
-        "smallest": count_cost(bounds, round_counts(bounds, flat, -FAR)),
+        "smallest": count_cost(bounds, count_fewest(bounds)),
         "centroid": count_cost(bounds, round_counts(bounds, centre, 0.0)),
         "full": count_cost(bounds, read_counts(bounds, full)),
     }
@@ -261,6 +215,7 @@ def _fill(
 ) -> Counts:
     """Return ``counts`` with single filters and columns added while they fit."""
     share = counts.columns / bounds.model.count_open(counts.keeps)
+    density = counts.weights / bounds.open_weights(counts.keeps, counts.columns)[0]
     keeps, extra = counts.keeps.copy(), np.zeros_like(counts.columns)
     places = _order(bounds, logits, offset, counts)
     for _ in range(FILL_PASSES):
@@ -272,13 +227,75 @@ def _fill(
                 target[place] = min(before + bounds.filter_step, bounds.keeps_high[place])
             else:
                 target[place] = before + bounds.column_step
-            tried = Counts(keeps.copy(), _stretch(bounds, keeps, share, extra))
+            columns = _stretch(bounds, keeps, share, extra)
+            block, fewest, most = bounds.open_weights(keeps, columns)
+            weights = np.clip(np.floor(density * block + 1e-9), fewest, most).astype(np.int64)
+            tried = Counts(keeps.copy(), columns, weights, counts.bits)
             if _differ(tried, counts) and _fits(bounds, tried, limits):
                 counts = tried
                 grown.append((is_filter, place))
             else:
                 target[place] = before
         places = grown  # Costs only grow: what does not fit now will not fit later.
+    return counts
+
+
+def _spend(bounds: Bounds, logits: Logits, counts: Counts, limits: Mapping[str, float]) -> Counts:
+    """Return ``counts`` with the weights that use up what rounded filters and columns leave.
+
+    Single weights are the finest grain: all of them are shifted once more, by a bisection.
+    """
+    if not (bounds.fine.free_weights.any() and len(logits.weights) and BY_WEIGHTS & {*limits}):
+        return counts
+    low, high = -FAR, FAR
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        weights = _round_weights(bounds, logits, middle, counts.keeps, counts.columns)
+        tried = replace(counts, weights=weights)
+        if _fits(bounds, tried, limits):
+            low, counts = middle, tried
+        else:
+            high = middle
+    return counts
+
+
+def _lower_bits(bounds: Bounds, logits: Logits, limits: Mapping[str, float]) -> Logits:
+    """Return ``logits`` with bit widths at which the fewest counts fit, if any do.
+
+    One step at a time: that of the layer in which it saves most, the first of equal ones.
+    """
+    fine = bounds.fine
+    if "coded_bytes" not in limits or not fine.free_bits.any():
+        return logits
+    places = np.minimum(logits.places if len(logits.places) else fine.steps, fine.steps)
+    while places.any():
+        counts = round_counts(bounds, replace(logits, places=places), -FAR)
+        if count_cost(bounds, counts).coded_bytes <= limits["coded_bytes"]:
+            break
+        lower = fine.find_bits(np.maximum(places - 1, 0))
+        places = places.copy()
+        places[int(np.where(places > 0, counts.weights * (counts.bits - lower), -1).argmax())] -= 1
+    return replace(logits, places=places)
+
+
+def _raise_bits(bounds: Bounds, counts: Counts, limits: Mapping[str, float]) -> Counts:
+    """Return ``counts``, which keep all they may, with bit widths raised by steps while they fit.
+
+    The layer with the fewest weights goes first, then the next, until none can be raised.
+    """
+    fine = bounds.fine
+    if "coded_bytes" not in limits:
+        return counts
+    places, order = fine.find_places(counts.bits), np.argsort(counts.weights, kind="stable")
+    is_growing = True
+    while is_growing:
+        is_growing = False
+        for layer in order.tolist():
+            raised = places.copy()
+            raised[layer] = min(raised[layer] + 1, fine.steps[layer])
+            tried = replace(counts, bits=fine.find_bits(raised))
+            if raised[layer] > places[layer] and _fits(bounds, tried, limits):
+                places, counts, is_growing = raised, tried, True
     return counts
 
 
@@ -321,12 +338,6 @@ def _refuse_unreachable(cost: Cost, limits: Mapping[str, float]) -> None:
     for name, reachable in asdict(cost).items():
         if name in limits and reachable > limits[name]:
             raise BudgetError(name, limits[name], reachable)
-
-
-def _align_down(count: Floats, step: int, full: Ints) -> Ints:
-    """Return the largest allowed count up to ``count``: a multiple of ``step``, or all."""
-    aligned = np.where(count >= full, full, np.floor(count / step) * step)
-    return np.where(aligned < 1, np.minimum(count, full), aligned).astype(np.int64)
 
 
 def _expit(logit: Floats) -> Floats:

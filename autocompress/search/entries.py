@@ -23,7 +23,8 @@ class Request:
         parent: Trial whose candidate was moved; -1 without any.
         after: Decisions known when it was proposed.
         source: The trial of another study that it repeats, ``NAME/NUMBER``, if it does.
-        densities: ``filters/GROUP`` and ``columns/LAYER`` relative to the dense model.
+        densities: ``filters/GROUP``, ``columns/LAYER`` and so on relative to the dense model,
+            see :func:`autocompress.search.counts.measure_densities`.
         excess: ``cost / limit - 1`` by resource, where it is known beforehand.
     """
 

@@ -13,14 +13,12 @@ from itertools import product
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autocompress.jobs import Candidate
-from autocompress.search.counts import Logits, count_shares, read_counts
+from autocompress.search.bounds import Fine, Floats, Ints, Logits
+from autocompress.search.counts import count_shares, read_counts
 from autocompress.search.guide import Ground
 from autocompress.search.relax import relax_densities
-
-Floats = NDArray[np.float64]
 
 LEAST = 5  # Scores before anything is concluded.
 MOST_BEST, MOST_LATEST = 40, 80  # A thousand scores say little more of where a chain stands.
@@ -115,9 +113,16 @@ class Memory:
 
 
 def read_point(ground: Ground, candidate: Candidate) -> tuple[float, ...]:
-    """Return the logits of a candidate's densities, groups first, then layers."""
-    shares = count_shares(ground.bounds, read_counts(ground.bounds, candidate))
-    return tuple(_clip_logits(np.concatenate(shares)).tolist())
+    """Return the logits of a candidate's densities: groups, columns, weights; then its bits.
+
+    Only layers with a choice of weights or of bits are among the last two.
+    """
+    bounds, fine = ground.bounds, ground.bounds.fine
+    counts = read_counts(bounds, candidate)
+    densities = counts.weights / bounds.open_weights(counts.keeps, counts.columns)[0]
+    shares = [*count_shares(bounds, counts), densities[fine.free_weights]]
+    steps = _centre_places(fine.find_places(counts.bits), fine)
+    return (*_clip_logits(np.concatenate(shares)).tolist(), *steps.tolist())
 
 
 def fit_surrogate(memory: Memory) -> Surrogate | None:
@@ -165,11 +170,19 @@ def rank_drafts(
         drafts: Points that use up ``limits`` once they are shifted.
         limits: Most units of each resource.
     """
-    filters = np.array([one.filters for one in drafts])
-    columns = np.array([one.columns for one in drafts])
-    points = _clip_logits(relax_densities(ground.bounds, filters, columns, limits))
+    fine = ground.bounds.fine
+    densities = _clip_logits(relax_densities(ground.bounds, drafts, limits))
+    steps = np.array([_centre_places(one.places, fine) for one in drafts])
+    points = np.concatenate([densities, steps], axis=1)
     order: list[int] = np.argsort(surrogate.promise(points), kind="stable").tolist()
     return order
+
+
+def _centre_places(places: Ints, fine: Fine) -> Floats:
+    """Return the places of bit widths that can be chosen, 0 in the middle: a step is a logit."""
+    free = fine.free_bits
+    centred: Floats = places[free] - fine.steps[free] / 2
+    return centred
 
 
 def _spread_ranks(energies: Floats) -> Floats:

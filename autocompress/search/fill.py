@@ -9,7 +9,8 @@ from dataclasses import asdict
 
 import numpy as np
 
-from autocompress.search.counts import FAR, Bounds, Counts, Logits, count_cost, round_counts
+from autocompress.search.bounds import Bounds, Counts
+from autocompress.search.counts import count_cost, count_fewest
 from autocompress.search.guide import Ground
 
 FILL_LOW = 0.25  # A front is searched over a factor of four; for more, a lower budget.
@@ -50,6 +51,4 @@ def scale_limits(ground: Ground, fill: float) -> dict[str, float]:
 
 def count_least(bounds: Bounds) -> Mapping[str, int]:
     """Return what the fewest counts cost, by resource."""
-    graph = bounds.graph
-    flat = Logits(np.zeros(len(graph.groups)), np.zeros(len(graph.layers)))
-    return asdict(count_cost(bounds, round_counts(bounds, flat, -FAR)))
+    return asdict(count_cost(bounds, count_fewest(bounds)))

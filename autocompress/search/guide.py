@@ -1,25 +1,19 @@
 """Where a search starts and which way it leans: experience as a prior, never as an order."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from autocompress.graph.layers import Group
 from autocompress.jobs import Candidate
+from autocompress.search.bounds import FULL, Bounds, Counts, Floats, Ints, Logits
 from autocompress.search.counts import (
-    FULL,
-    Bounds,
-    Counts,
-    Logits,
     count_cost,
     make_candidate,
+    make_flat,
     read_counts,
     read_logits,
 )
-
-Floats = NDArray[np.float64]
 
 REDRAWS = 12  # Draws of a proposal until one is new.
 MOST_GROUPS = 3
@@ -49,8 +43,11 @@ class Ground:
 
 def count_starts(ground: Ground, evaluations: int) -> int:
     """Return the number of starting points of a round."""
+    fine = ground.bounds.fine
     is_full = bool((ground.base.keeps == ground.bounds.dense_sizes).all())
-    return min(evaluations, len(ground.hints) + (3 if is_full else 4))
+    is_full = is_full and not bool((fine.survivors < 1).any())
+    own = (3 if is_full else 4) + bool(fine.free_weights.any())
+    return min(evaluations, len(ground.hints) + own)
 
 
 def make_opening(ground: Ground, index: int) -> Candidate:
@@ -62,21 +59,44 @@ def make_opening(ground: Ground, index: int) -> Candidate:
 
 
 def make_start(ground: Ground, index: int) -> Candidate:
-    """Return starting point ``index`` of a round, 0..3.
+    """Return starting point ``index`` of a round, 0..4.
 
-    In this order: all densities alike; larger layers lower; filters only; and the densities
-    of the base, all lowered alike.
+    In this order: all densities alike; larger layers lower; filters only; where weights can be
+    chosen, weights only; and the densities of the base, all lowered alike.
     """
     bounds = ground.bounds
-    flat = Logits(np.zeros(len(bounds.graph.groups)), np.zeros(len(bounds.graph.layers)))
-    groups, layers = measure_weight(ground, ground.base)
+    flat = make_flat(bounds)
+    groups, layers = (-ground.prior * weight for weight in measure_weight(ground, ground.base))
+    full = np.full_like(flat.columns, FULL)
     points = [
         flat,
-        Logits(-ground.prior * groups, -ground.prior * layers),
-        Logits(flat.filters, np.full_like(flat.columns, FULL)),
-        read_logits(bounds, ground.base),
+        replace(flat, filters=groups, columns=layers, weights=layers),
+        replace(flat, columns=full, weights=full),
     ]
+    if bounds.fine.free_weights.any():
+        points.append(replace(flat, filters=np.full_like(flat.filters, FULL), columns=full))
+    base = read_logits(bounds, ground.base)
+    points.append(replace(base, places=flat.places))  # A base is not quantised.
     return make_candidate(bounds, points[index], ground.limits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """A group that can move, with the layers that make it.
+
+    Attributes:
+        place: Place of the group.
+        has_filters: Whether its filters can be chosen.
+        columns: Places of its layers whose columns can be chosen.
+        weights: Places of those whose weights can be chosen.
+        bits: Places of those whose bit widths can be chosen.
+    """
+
+    place: int
+    has_filters: bool
+    columns: Sequence[int]
+    weights: Sequence[int]
+    bits: Sequence[int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,15 +106,16 @@ class Origin:
     Attributes:
         logits: The point.
         groups: How far each group leans, see ``measure_weight``; shape (groups,).
-        layers: The same of each layer's columns; shape (layers,).
-        blocks: Groups that can move: their place, the places of layers whose columns can, and
-            whether their filters can.
+        layers: The same of each layer's columns and weights; shape (layers,).
+        steps: Last place of each layer's bit widths; shape (layers,).
+        blocks: Groups that can move.
     """
 
     logits: Logits
     groups: Floats
     layers: Floats
-    blocks: Sequence[tuple[int, Sequence[int], bool]]
+    steps: Ints
+    blocks: Sequence[Block]
 
 
 def make_origin(ground: Ground, counts: Counts) -> Origin:
@@ -103,12 +124,9 @@ def make_origin(ground: Ground, counts: Counts) -> Origin:
     lean = LEAN if ground.prior > 0 else 0.0
     groups, layers = (lean * np.clip(weight, -2, 2) for weight in measure_weight(ground, counts))
     places = {layer.name: place for place, layer in enumerate(bounds.graph.layers)}
-    blocks = [
-        (place, _movable_columns(bounds, group, places), _is_movable(bounds, place))
-        for place, group in enumerate(bounds.graph.groups)
-    ]
-    movable = [block for block in blocks if block[1] or block[2]]
-    return Origin(read_logits(bounds, counts), groups, layers, movable)
+    blocks = [_make_block(bounds, place, places) for place in range(len(bounds.graph.groups))]
+    movable = [one for one in blocks if one.has_filters or one.columns or one.weights or one.bits]
+    return Origin(read_logits(bounds, counts), groups, layers, bounds.fine.steps, movable)
 
 
 def move_logits(origin: Origin, step: float, rng: np.random.Generator) -> Logits:
@@ -116,22 +134,57 @@ def move_logits(origin: Origin, step: float, rng: np.random.Generator) -> Logits
     logits, blocks = origin.logits, origin.blocks
     if not blocks:
         return logits
-    filters, columns = logits.filters.copy(), logits.columns.copy()
+    moved = Logits(
+        logits.filters.copy(), logits.columns.copy(), logits.weights.copy(), logits.places.copy()
+    )
     picked = min(int(rng.integers(1, MOST_GROUPS + 1)), len(blocks))
     for number in rng.choice(len(blocks), size=picked, replace=False).tolist():
-        place, movable, has_filters = blocks[number]
-        use_filters, use_columns = _choose_kinds(
-            rng, has_filters=has_filters, has_columns=bool(movable)
-        )
-        if use_filters:
-            size = step * (rng.normal() - origin.groups[place])
-            filters[place] = min(filters[place], EDGE) + size
-        if use_columns:
-            for layer in _choose_layers(movable, rng):
-                size = step * (rng.normal() - origin.layers[layer])
-                moved = min(columns[layer], EDGE) + size
-                columns[layer] = FULL if rng.random() < REFILL else moved
-    return Logits(filters, columns)
+        block = blocks[number]
+        has_fine = bool(block.weights or block.bits)
+        use_coarse, use_fine = True, False
+        if has_fine:  # Otherwise nothing is drawn: other searches stay what they were.
+            has_coarse = block.has_filters or bool(block.columns)
+            use_coarse, use_fine = _choose_kinds(rng, has_first=has_coarse, has_second=has_fine)
+        if use_coarse:
+            _move_coarse_(moved, origin, block, step, rng)
+        if use_fine:
+            _move_fine_(moved, origin, block, step, rng)
+    return moved
+
+
+def _move_coarse_(
+    moved: Logits, origin: Origin, block: Block, step: float, rng: np.random.Generator
+) -> None:
+    """Move the filters or columns of one group."""
+    use_filters, use_columns = _choose_kinds(
+        rng, has_first=block.has_filters, has_second=bool(block.columns)
+    )
+    if use_filters:
+        size = step * (rng.normal() - origin.groups[block.place])
+        moved.filters[block.place] = min(moved.filters[block.place], EDGE) + size
+    if use_columns:
+        for layer in _choose_layers(block.columns, rng):
+            size = step * (rng.normal() - origin.layers[layer])
+            target = min(moved.columns[layer], EDGE) + size
+            moved.columns[layer] = FULL if rng.random() < REFILL else target
+
+
+def _move_fine_(
+    moved: Logits, origin: Origin, block: Block, step: float, rng: np.random.Generator
+) -> None:
+    """Move the weights of one group's layers, or their bit widths by one step."""
+    use_weights, use_bits = _choose_kinds(
+        rng, has_first=bool(block.weights), has_second=bool(block.bits)
+    )
+    if use_weights:
+        for layer in _choose_layers(block.weights, rng):
+            size = step * (rng.normal() - origin.layers[layer])
+            moved.weights[layer] = min(moved.weights[layer], EDGE) + size
+    if use_bits:
+        for layer in _choose_layers(block.bits, rng):
+            place, last = int(moved.places[layer]), int(origin.steps[layer])
+            up = place == 0 or (place < last and rng.random() < 0.5)
+            moved.places[layer] = place + 1 if up else place - 1
 
 
 def measure_weight(ground: Ground, counts: Counts) -> tuple[Floats, Floats]:
@@ -146,6 +199,11 @@ def measure_weight(ground: Ground, counts: Counts) -> tuple[Floats, Floats]:
     layers = np.maximum(rows * counts.columns, 1.0)
     if resource == "macs":
         layers = layers * bounds.model.positions
+    elif resource != "bytes":
+        block = bounds.open_weights(counts.keeps, counts.columns)[0]
+        layers = np.maximum(layers * (counts.weights / block), 1.0)
+    if resource == "coded_bytes":
+        layers = layers * counts.bits
     groups = np.maximum((bounds.model.rows > 0).T[:-1] @ layers, 1.0)
     return _centre(groups), _centre(layers)
 
@@ -155,24 +213,27 @@ def _centre(costs: Floats) -> Floats:
     return logs - logs.mean() if len(logs) else logs
 
 
-def _movable_columns(bounds: Bounds, group: Group, places: Mapping[str, int]) -> list[int]:
-    """Return the places of the layers making ``group`` whose columns can be chosen."""
-    found = [places[name] for name in group.producers if name in places]
-    return [place for place in found if bounds.share_low[place] < bounds.share_high[place]]
-
-
-def _is_movable(bounds: Bounds, place: int) -> bool:
-    return bool(bounds.keeps_low[place] < bounds.keeps_high[place])
+def _make_block(bounds: Bounds, place: int, places: Mapping[str, int]) -> Block:
+    """Return what can be chosen of the group at ``place``; ``places`` are those of layers."""
+    group, fine = bounds.graph.groups[place], bounds.fine
+    makers = [places[name] for name in group.producers if name in places]
+    return Block(
+        place=place,
+        has_filters=bool(bounds.keeps_low[place] < bounds.keeps_high[place]),
+        columns=[one for one in makers if bounds.share_low[one] < bounds.share_high[one]],
+        weights=[one for one in makers if fine.free_weights[one]],
+        bits=[one for one in makers if fine.free_bits[one]],
+    )
 
 
 def _choose_kinds(
-    rng: np.random.Generator, *, has_filters: bool, has_columns: bool
+    rng: np.random.Generator, *, has_first: bool, has_second: bool
 ) -> tuple[bool, bool]:
-    """Return whether to move the filters and whether to move columns; at least one."""
+    """Return which of two kinds to move; at least one of those that are there."""
     kind = int(rng.integers(3))
-    use_filters = has_filters and (kind != 1 or not has_columns)
-    use_columns = has_columns and (kind != 0 or not has_filters)
-    return use_filters, use_columns
+    use_first = has_first and (kind != 1 or not has_second)
+    use_second = has_second and (kind != 0 or not has_first)
+    return use_first, use_second
 
 
 def _choose_layers(movable: Sequence[int], rng: np.random.Generator) -> list[int]:

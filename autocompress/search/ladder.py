@@ -16,7 +16,8 @@ from autocompress.search.anneal import (
     measure_temperature,
     pick_chain,
 )
-from autocompress.search.counts import Counts, Logits, make_candidate, read_counts
+from autocompress.search.bounds import Counts, Logits
+from autocompress.search.counts import make_candidate, read_counts
 from autocompress.search.experience import (
     Memory,
     Surrogate,

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import optuna
-from optuna.distributions import FloatDistribution
+from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autocompress.search.entries import (
@@ -30,6 +30,7 @@ from autocompress.search.rows import Rows
 
 Checkpoint = Callable[[str], None]
 DENSITY = FloatDistribution(0.0, 1.0)
+BITS = IntDistribution(1, 32)
 MOST_LOSSES = 20  # Stops that one evaluation survives; each was somebody else's fault, mostly.
 COPIED = (
     "stage", "round", "chain", "index", "parent", "after", "key", "candidate", "base", "seed",
@@ -265,7 +266,9 @@ class Ledger:
         trial = create_trial(
             state=TrialState.WAITING,
             params=dict(densities),
-            distributions=dict.fromkeys(densities, DENSITY),
+            distributions={
+                name: BITS if name.startswith("bits/") else DENSITY for name in densities
+            },
             user_attrs=attrs,
             constraints=dict(excess),
         )

@@ -7,7 +7,7 @@ from typing import Any
 from autocompress.evaluate.task import key_dense
 from autocompress.graph.layers import LayerGraph
 from autocompress.search.book import Book
-from autocompress.search.counts import make_bounds
+from autocompress.search.bounds import make_bounds
 from autocompress.search.forecast import make_course
 from autocompress.search.requests import hash_evaluation
 from autocompress.search.rounds import plan_rounds

@@ -9,8 +9,9 @@ from autocompress.graph.layers import LayerGraph
 from autocompress.jobs import Candidate
 from autocompress.masks.cost import Cost, CostModel
 from autocompress.search.anneal import Schedule
+from autocompress.search.bounds import make_bounds
 from autocompress.search.choose_searcher import make_searcher
-from autocompress.search.counts import feasibility_table, make_bounds, read_counts
+from autocompress.search.counts import feasibility_table, read_counts
 from autocompress.search.guide import Ground, count_starts, make_start
 from autocompress.search.rounds import Round
 from autocompress.search.searcher import Searcher

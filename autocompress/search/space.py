@@ -8,9 +8,12 @@ from pathlib import Path
 
 from autocompress.errors import CouplingError, SettingError
 from autocompress.graph.layers import Group, LayerGraph
+from autocompress.masks.coded import FLOAT_BITS
 from autocompress.settings import read_settings
 
 Range = tuple[float, float]
+WHOLE: Range = (1.0, 1.0)
+ALLOWED_BITS = (*range(2, 17), FLOAT_BITS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +21,9 @@ class SpaceSettings:
     """Which densities are allowed; a search-space file holds the same keys.
 
     A filter density is relative to the dense model's units of the group. A column density is
-    the kept share of the columns which remain once the producers' filters are gone. At least
-    one filter and one column are always kept.
+    the kept share of the columns which remain once the producers' filters are gone. A weight
+    density is the kept share of the weights which remain in a layer's kept filters and columns.
+    At least one filter, one column and one weight are always kept.
 
     Attributes:
         file: A search-space file that gives the values which are not set here.
@@ -28,10 +32,17 @@ class SpaceSettings:
         filters: Lowest and highest filter density by name of the group, or of any layer whose
             filters belong to it; two layers of one group cannot ask for different ones.
         columns: Lowest and highest column density by name of the layer.
+        weight_density: Lowest and highest weight density of layers not in ``weights``; [1, 1]
+            keeps all weights of kept filters and columns.
+        weights: Lowest and highest weight density by name of the layer.
+        bits: Bit widths that layers not in ``layer_bits`` may have, 2 to 16 or 32. Weights of a
+            layer lie on the equal distances of its width, 2 bits are ternary; 32 is float32.
+            Empty quantises nothing.
+        layer_bits: The same by name of the layer; an empty list leaves the layer float32.
         filters_multiple_of: Kept filters are a multiple of this, or all.
         columns_multiple_of: Kept columns are a multiple of this, or all that remain.
-        leave_alone: Layers whose filters and columns are not chosen; they lose only the
-            inputs which their producers no longer give.
+        leave_alone: Layers whose filters, columns, weights and bits are not chosen; they lose
+            only the inputs which their producers no longer give.
     """
 
     file: str = ""
@@ -39,14 +50,19 @@ class SpaceSettings:
     column_density: Range = (0.0, 1.0)
     filters: dict[str, Range] = field(default_factory=dict)
     columns: dict[str, Range] = field(default_factory=dict)
+    weight_density: Range = WHOLE
+    weights: dict[str, Range] = field(default_factory=dict)
+    bits: tuple[int, ...] = ()
+    layer_bits: dict[str, tuple[int, ...]] = field(default_factory=dict)
     filters_multiple_of: int = 1
     columns_multiple_of: int = 1
     leave_alone: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         ranges = {"filter_density": self.filter_density, "column_density": self.column_density}
-        ranges |= {f"filters.{name}": one for name, one in self.filters.items()}
-        ranges |= {f"columns.{name}": one for name, one in self.columns.items()}
+        ranges |= {"weight_density": self.weight_density}
+        for kind in ("filters", "columns", "weights"):
+            ranges |= {f"{kind}.{name}": one for name, one in getattr(self, kind).items()}
         for name, (low, high) in ranges.items():
             if not 0 <= low <= high <= 1 or high == 0:
                 raise SettingError(
@@ -56,6 +72,14 @@ class SpaceSettings:
         for key in ("filters_multiple_of", "columns_multiple_of"):
             if getattr(self, key) < 1:
                 raise SettingError(f"space.{key}: want 1 or more, got {getattr(self, key)}")
+        widths = {"bits": self.bits}
+        widths |= {f"layer_bits.{name}": one for name, one in self.layer_bits.items()}
+        for name, some in widths.items():
+            if not {*some} <= {*ALLOWED_BITS} or list(some) != sorted({*some}):
+                raise SettingError(
+                    f"space.{name}: want rising widths of 2 to 16, or 32 for float32, "
+                    f"got {list(some)}"
+                )
 
 
 def resolve_space(settings: SpaceSettings) -> SpaceSettings:
@@ -79,6 +103,8 @@ def resolve_space(settings: SpaceSettings) -> SpaceSettings:
         file="",
         filters={**stored.filters, **settings.filters},
         columns={**stored.columns, **settings.columns},
+        weights={**stored.weights, **settings.weights},
+        layer_bits={**stored.layer_bits, **settings.layer_bits},
     )
 
 
@@ -116,28 +142,55 @@ def write_space(
         f"leave_alone = {json.dumps(list(settings.leave_alone))}",
         "",
         "[filters]",
+        *_list_filters(settings, graph),
+        "",
+        "[columns]",
     ]
-    for group in graph.groups:
-        if group.prunable:
-            low, high = filter_range(settings, group.name, group.producers)
-            shared = ", ".join(group.producers)
-            note = f"{group.size} filters of {shared}" if group.producers else f"{group.size}"
-            lines.append(f"{json.dumps(group.name)} = [{low}, {high}] # {note}")
-    lines += ["", "[columns]"]
     for layer in graph.column_layers:
         low, high = column_range(settings, layer.name)
         lines.append(
             f"{json.dumps(layer.name)} = [{low}, {high}] # {layer.columns} columns, "
             f"{layer.weights} weights, {layer.weights * layer.positions} MACs"
         )
+    lines += _list_fine(settings, graph)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _list_filters(settings: SpaceSettings, graph: LayerGraph) -> list[str]:
+    lines = []
+    for group in graph.groups:
+        if group.prunable:
+            low, high = filter_range(settings, group.name, group.producers)
+            shared = ", ".join(group.producers)
+            note = f"{group.size} filters of {shared}" if group.producers else f"{group.size}"
+            lines.append(f"{json.dumps(group.name)} = [{low}, {high}] # {note}")
+    return lines
+
+
+def _list_fine(settings: SpaceSettings, graph: LayerGraph) -> list[str]:
+    """Return the tables of weights and bits, each only when it leaves a choice."""
+    free = [layer for layer in graph.layers if layer.name not in settings.leave_alone]
+    lines = []
+    ranges = {layer.name: weight_range(settings, layer.name) for layer in free}
+    if any(one != WHOLE for one in ranges.values()):
+        lines += ["", "# Of the weights left in kept filters and columns.", "[weights]"]
+        for layer in free:
+            low, high = ranges[layer.name]
+            lines.append(
+                f"{json.dumps(layer.name)} = [{low}, {high}] # {layer.weights} weights in all"
+            )
+    widths = {layer.name: list_bits(settings, layer.name) for layer in free}
+    if any(one != (FLOAT_BITS,) for one in widths.values()):
+        lines += ["", f"# Bit widths; {FLOAT_BITS} is float32.", "[layer_bits]"]
+        lines += [f"{json.dumps(name)} = {list(some)}" for name, some in widths.items()]
+    return lines
 
 
 def filter_range(settings: SpaceSettings, name: str, producers: Iterable[str]) -> Range:
     """Return the densities allowed for a group whose filters ``producers`` make."""
     if set(producers) & set(settings.leave_alone):
-        return (1.0, 1.0)
+        return WHOLE
     named = (settings.filters[one] for one in (name, *producers) if one in settings.filters)
     return next(named, settings.filter_density)
 
@@ -145,8 +198,22 @@ def filter_range(settings: SpaceSettings, name: str, producers: Iterable[str]) -
 def column_range(settings: SpaceSettings, name: str) -> Range:
     """Return the densities allowed for the columns of a layer."""
     if name in settings.leave_alone:
-        return (1.0, 1.0)
+        return WHOLE
     return settings.columns.get(name, settings.column_density)
+
+
+def weight_range(settings: SpaceSettings, name: str) -> Range:
+    """Return the densities allowed for the weights in a layer's kept filters and columns."""
+    if name in settings.leave_alone:
+        return WHOLE
+    return settings.weights.get(name, settings.weight_density)
+
+
+def list_bits(settings: SpaceSettings, name: str) -> tuple[int, ...]:
+    """Return the bit widths allowed for a layer, rising; float32 alone where none is chosen."""
+    if name in settings.leave_alone:
+        return (FLOAT_BITS,)
+    return settings.layer_bits.get(name, settings.bits) or (FLOAT_BITS,)
 
 
 def check_names(settings: SpaceSettings, graph: LayerGraph) -> None:
@@ -166,7 +233,11 @@ def check_names(settings: SpaceSettings, graph: LayerGraph) -> None:
     layers = [layer.name for layer in graph.column_layers]
     _refuse("filters", settings.filters, groups)
     _refuse("columns", settings.columns, layers)
-    _refuse("leave_alone", dict.fromkeys(settings.leave_alone), list(graph.by_name))
+    every = list(graph.by_name)
+    _refuse("leave_alone", dict.fromkeys(settings.leave_alone), every)
+    chosen = [name for name in every if name not in settings.leave_alone]
+    _refuse("weights", settings.weights, chosen)
+    _refuse("layer_bits", settings.layer_bits, chosen)
 
 
 def check_coupling(settings: SpaceSettings, group: Group, others: Iterable[str]) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from autocompress.graph.layers import LayerGraph
 from autocompress.jobs import Candidate, Job, Outcome
-from autocompress.search.counts import Bounds, make_bounds, read_counts
+from autocompress.search.bounds import Bounds, make_bounds
+from autocompress.search.counts import read_counts
 from autocompress.search.records import Record
 from autocompress.search.rounds import Course, holds_metric, is_too_bad
 from autocompress.search.spec import Settings
@@ -196,15 +197,24 @@ def fits_space(bounds: Bounds, candidate: Candidate) -> bool:
     _, fewest, most = bounds.open_columns(counts.keeps)
     columns = counts.columns
     odd = (columns % bounds.column_step > 0) & (columns < most)
-    return not bool(((columns < fewest) | (columns > most) | odd).any())
+    if ((columns < fewest) | (columns > most) | odd).any():
+        return False
+    _, fewest, most = bounds.open_weights(counts.keeps, columns)
+    fine = bounds.fine
+    is_wide = fine.find_bits(fine.find_places(counts.bits)) == counts.bits
+    return bool(is_wide.all() and ((fewest <= counts.weights) & (counts.weights <= most)).all())
 
 
 def reaches_space(bounds: Bounds, candidate: Candidate) -> bool:
-    """Return whether a model keeps at least what the space wants of every group and layer."""
+    """Return whether a model keeps at least what the space wants of every group and layer.
+
+    Bit widths are chosen anew.
+    """
     counts = read_counts(bounds, candidate)
     _, fewest, _ = bounds.open_columns(counts.keeps)
     enough = (counts.keeps >= bounds.keeps_low).all() and (counts.columns >= fewest).all()
-    return bool(enough)
+    _, fewest, _ = bounds.open_weights(counts.keeps, counts.columns)
+    return bool(enough and (counts.weights >= fewest).all())
 
 
 def may_follow(course: Course, record: Record) -> bool:
@@ -227,10 +237,13 @@ def measure_progress(
     dense = bounds.model.count_candidate(FULL)
     limits, costs = settings.budget.limits(dense), asdict(dense)
     least = settings.budget.minimize
-    if max(costs[name] / cost[name] for name in costs) > course.reduction * SLACK:
+    wanted = {*limits} | ({least} if least else set())
+    # Coded bytes fall by other means than the rest does: they count where they are asked for.
+    given = {*costs} - {"coded_bytes"} | wanted
+    if max(costs[name] / cost[name] for name in given) > course.reduction * SLACK:
         return 0.0
     far = []
-    for name in {*limits} | ({least} if least else set()):
+    for name in wanted:
         limit = limits.get(name, 0.0) if name != least else 0.0
         fell = math.log(costs[name] / cost[name])
         if least:

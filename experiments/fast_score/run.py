@@ -18,14 +18,9 @@ from autocompress.evaluate.fast import evaluate_fast
 from autocompress.evaluate.full import evaluate_full
 from autocompress.evaluate.settings import EvaluateSettings, FastSettings
 from autocompress.evaluate.task import TaskSettings, open_task, train_dense
+from autocompress.search.bounds import Logits, make_bounds
 from autocompress.search.budget import Budget
-from autocompress.search.counts import (
-    Logits,
-    make_bounds,
-    make_candidate,
-    name_counts,
-    read_counts,
-)
+from autocompress.search.counts import make_candidate, name_counts, read_counts
 from autocompress.search.space import SpaceSettings
 from autocompress.settings import read_settings
 from autocompress.store.run_folder import RunFolder

@@ -9,7 +9,8 @@ import torch
 from autocompress.graph.layers import LayerGraph
 from autocompress.graph.trace import trace_graph
 from autocompress.jobs import Candidate, Job, Outcome
-from autocompress.search.counts import Bounds, count_shares, make_bounds, read_counts
+from autocompress.search.bounds import Bounds, make_bounds
+from autocompress.search.counts import count_shares, read_counts
 from autocompress.search.space import SpaceSettings
 from autocompress.zoo.make import ModelSettings, make_model
 

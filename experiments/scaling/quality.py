@@ -14,9 +14,10 @@ import statistics
 from autocompress.graph.layers import LayerGraph
 from autocompress.masks.cost import CostModel
 from autocompress.search.anneal import Schedule
+from autocompress.search.bounds import make_bounds
 from autocompress.search.budget import Budget
 from autocompress.search.choose_searcher import make_searcher
-from autocompress.search.counts import make_bounds, read_counts
+from autocompress.search.counts import read_counts
 from autocompress.search.guide import Ground
 from autocompress.search.records import Record
 from autocompress.search.searcher import Proposal

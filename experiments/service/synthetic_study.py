@@ -22,16 +22,9 @@ from torch import nn
 from autocompress.graph.layers import LayerGraph
 from autocompress.graph.trace import trace_graph
 from autocompress.jobs import Candidate, hash_json
+from autocompress.search.bounds import Bounds, Logits, make_bounds
 from autocompress.search.budget import measure_excess
-from autocompress.search.counts import (
-    Bounds,
-    Logits,
-    count_cost,
-    make_bounds,
-    measure_densities,
-    name_counts,
-    round_counts,
-)
+from autocompress.search.counts import count_cost, measure_densities, name_counts, round_counts
 from autocompress.search.spec import Settings, make_spec, resolve_settings
 from autocompress.search.storage import find_file, make_storage
 from autocompress.search.study import VERSION

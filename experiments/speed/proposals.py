@@ -9,8 +9,9 @@ import torch
 from autocompress.errors import BudgetError
 from autocompress.graph.trace import trace_graph
 from autocompress.masks.mask import count_kept, full_masks
+from autocompress.search.bounds import Logits, make_bounds
 from autocompress.search.budget import Budget
-from autocompress.search.counts import Logits, make_bounds, make_candidate
+from autocompress.search.counts import make_candidate
 from autocompress.search.space import SpaceSettings
 from autocompress.zoo.make import ModelSettings, make_model
 

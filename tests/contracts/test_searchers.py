@@ -11,9 +11,10 @@ import pytest
 from autocompress.jobs import Candidate
 from autocompress.masks.cost import CostModel
 from autocompress.search.anneal import Schedule
+from autocompress.search.bounds import make_bounds
 from autocompress.search.budget import Budget
 from autocompress.search.choose_searcher import SEARCHERS, make_searcher
-from autocompress.search.counts import make_bounds, read_counts
+from autocompress.search.counts import read_counts
 from autocompress.search.guide import Ground, count_starts
 from autocompress.search.records import Record
 from autocompress.search.searcher import Searcher

@@ -19,8 +19,9 @@ from autocompress.search.anneal import (
     measure_step,
     measure_temperature,
 )
+from autocompress.search.bounds import Logits, make_bounds
 from autocompress.search.budget import Budget
-from autocompress.search.counts import Logits, make_bounds, make_candidate, read_counts
+from autocompress.search.counts import make_candidate, read_counts
 from autocompress.search.guide import Ground, count_starts, make_start, measure_weight
 from autocompress.search.ladder import Annealing
 from autocompress.search.records import Record, order_records

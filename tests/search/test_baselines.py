@@ -13,8 +13,9 @@ from autocompress.search.baselines import (
     spread_point,
     sweep_uniformly,
 )
+from autocompress.search.bounds import make_bounds
 from autocompress.search.budget import Budget
-from autocompress.search.counts import make_bounds, read_counts
+from autocompress.search.counts import read_counts
 from autocompress.search.guide import Ground, make_start
 from autocompress.search.settings import SearchSettings
 from autocompress.search.space import SpaceSettings

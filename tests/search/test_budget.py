@@ -9,7 +9,7 @@ from autocompress.masks.cost import Cost
 from autocompress.search.budget import Budget, measure_excess
 from autocompress.settings import parse_settings
 
-DENSE = Cost(weights=1000, params=1100, macs=50_000, bytes=4400)
+DENSE = Cost(weights=1000, params=1100, macs=50_000, bytes=4400, coded_bytes=4400)
 
 
 def test_shares_and_counts_become_units() -> None:
@@ -48,7 +48,7 @@ def test_no_budget_at_all_is_refused() -> None:
 
 
 RESOURCES = ("macs", "params", "weights", "bytes")
-SMALLEST = Cost(weights=10, params=12, macs=400, bytes=50)
+SMALLEST = Cost(weights=10, params=12, macs=400, bytes=50, coded_bytes=50)
 
 
 @given(

@@ -9,13 +9,11 @@ from hypothesis import strategies as st
 from autocompress.errors import BudgetError
 from autocompress.jobs import Candidate
 from autocompress.masks.cost import CostModel
+from autocompress.search.bounds import Bounds, Logits, make_bounds
 from autocompress.search.budget import Budget
 from autocompress.search.counts import (
-    Bounds,
-    Logits,
     count_cost,
     feasibility_table,
-    make_bounds,
     make_candidate,
     make_counts,
     measure_densities,

@@ -6,8 +6,9 @@ import pytest
 from autocompress.jobs import Candidate
 from autocompress.masks.cost import CostModel
 from autocompress.search.baselines import draw_logits
+from autocompress.search.bounds import make_bounds
 from autocompress.search.budget import Budget
-from autocompress.search.counts import make_bounds, make_candidate, read_counts
+from autocompress.search.counts import make_candidate, read_counts
 from autocompress.search.fill import (
     FILL_LOW,
     count_least,

@@ -11,9 +11,10 @@ from autocompress.masks.cost import CostModel
 from autocompress.pareto import find_front
 from autocompress.search.anneal import Schedule
 from autocompress.search.axes import REACH, Sample, make_axes
+from autocompress.search.bounds import FULL as ALL_COLUMNS
+from autocompress.search.bounds import Logits, make_bounds
 from autocompress.search.budget import Budget
-from autocompress.search.counts import FULL as ALL_COLUMNS
-from autocompress.search.counts import Logits, make_bounds, make_candidate, read_counts
+from autocompress.search.counts import make_candidate, read_counts
 from autocompress.search.guide import Ground
 from autocompress.search.optuna_searchers import (
     ELITE,
