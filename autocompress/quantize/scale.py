@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_GRID = 128  # Starts over all scales that make sense: 4-8 % apart.
-_CLIMBERS = 8  # The best of them, which are alternated.
+_GRID = (128, 2048)  # Starts over all scales that make sense: fewest 5-8 % apart, most 0.5 %.
+_WORK = 2**20  # Values times starts: the error of a small tensor is rugged, but cheap.
+_CLIMBERS = 64  # One of so many starts, the best of them, is alternated; at least 8.
 _SWEEPS = 30
 _EXACT = 4096  # Larger tensors are searched as a histogram ..
 _DROPPED_BITS = 14  # .. of float32 numbers without this many bits: bins 0.2 % wide.
@@ -28,9 +29,11 @@ def find_scale(sizes: Tensor, positive: Sequence[float], *, zero: bool) -> float
     steps = torch.cat([levels.new_zeros(1), levels]) if zero else levels
     mean = float((values * counts).sum() / counts.where(values > 0, 0).sum())
     low, high = mean / (2 * positive[-1]), 1.2 * float(values.max())
-    grid = torch.from_numpy(np.geomspace(low, max(high, low), _GRID)).to(values)
+    starts = min(max(_WORK // len(values), _GRID[0]), _GRID[1])
+    grid = torch.from_numpy(np.geomspace(low, max(high, low), starts)).to(values)
     scales, gains = _sweep(values, counts, grid, steps)
-    scales = scales[gains.argsort(descending=True, stable=True)[:_CLIMBERS]]
+    climbers = max(8, starts // _CLIMBERS)
+    scales = scales[gains.argsort(descending=True, stable=True)[:climbers]]
     for _ in range(_SWEEPS):
         scales, gains = _sweep(values, counts, scales, steps)
     best = scales[gains.argmax()].reshape(1)
@@ -65,8 +68,11 @@ def recognise_scale(
         dtype = torch.float32
     exact = found.double()
     levels = torch.tensor(positive, dtype=torch.float64, device=sizes.device)
-    # Row m: what if the largest magnitude were level m?
-    table = levels[_nearest(exact * levels[:, None] / exact[-1], levels)]
+    # Row m: what if the largest magnitude were level m? Rounded ones blur the higher levels.
+    guess = exact[-1] / levels
+    for _ in range(3):
+        table = levels[_nearest(exact / guess[:, None], levels)]
+        guess = (table * exact).sum(1) / table.square().sum(1)
     slack = torch.ldexp(torch.finfo(dtype).eps * torch.ones_like(exact), exact.frexp().exponent)
     low = ((exact - slack / 4) / table).amax(1)
     high = ((exact + slack / 4) / table).amin(1)
