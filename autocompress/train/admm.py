@@ -205,7 +205,7 @@ def update_dual_(
     state: AdmmState, project: Projection, growth: float, *, dual: bool = True
 ) -> None:
     """Set V = W + U, Z = projection(V), U = V - Z (0 without ``dual``); rho <- rho * growth."""
-    V = {name: value.detach() + state.U[name] for name, value in state.W.items()}
+    V = {name: value.detach().float() + state.U[name] for name, value in state.W.items()}
     found = project(V)
     Z = {name: _place(found[name], value) for name, value in state.W.items()}
     _measure_(state, Z)
