@@ -107,7 +107,7 @@ def test_all_weights_end_on_the_levels_of_one_scale(task: Task, kind: str) -> No
         work = run(work, FreezePhase(step=step, share=share))
 
     held = {name: one.clone() for name, one in read_weights(work.model, work.graph).items()}
-    biases = work.model.get_parameter(f"{work.graph.layers[0].name}.bias").detach().clone()
+    biases = work.model.get_parameter(f"{work.graph.layers[-1].name}.bias").detach().clone()
     work = run(work, RetrainStep(train=SHORT))
 
     for name, weight in read_weights(work.model, work.graph).items():
@@ -116,7 +116,7 @@ def test_all_weights_end_on_the_levels_of_one_scale(task: Task, kind: str) -> No
         assert torch.equal(project_levels(weight, levels, kept=kept).values, weight)
         assert 1 < len(weight[kept].unique()) <= 2 * len(levels.positive)
         assert bool((weight[kept] != 0).all())
-    assert not torch.equal(work.model.get_parameter(f"{work.graph.layers[0].name}.bias"), biases)
+    assert not torch.equal(work.model.get_parameter(f"{work.graph.layers[-1].name}.bias"), biases)
 
 
 def test_held_weights_do_not_move_while_others_are_retrained(task: Task) -> None:
