@@ -10,7 +10,7 @@ from autocompress.evaluate.weights import LayerFigures, WeightFigures
 _ROUNDING = 1e-5  # Of levels in float32 that are products of a step.
 
 
-def list_weights(figures: WeightFigures) -> dict[str, str]:
+def list_totals(figures: WeightFigures) -> dict[str, str]:
     """Return what there is to say of all weights together, by name."""
     values = figures.value_bytes
     pairs = {
@@ -51,7 +51,7 @@ def print_layers(figures: WeightFigures) -> None:
 
 def print_weights(figures: WeightFigures) -> None:
     """Print the totals and a table of the layers."""
-    print_pairs(list_weights(figures))
+    print_pairs(list_totals(figures))
     print_layers(figures)
 
 

@@ -28,7 +28,7 @@ def evaluate(
 ) -> None:
     """Test a finished model: accuracy with its standard error, weights, levels, MACs, bytes."""
     from autocompress.cli.check import check_artifact
-    from autocompress.cli.figures import list_weights, print_layers
+    from autocompress.cli.figures import list_totals, print_layers
 
     check = check_artifact(artifact, root=data, name=name, factory=factory, device=device)
     if as_json:
@@ -38,7 +38,7 @@ def evaluate(
     print_pairs(
         {
             "test accuracy": f"{accuracy} ({check.samples:,} samples of {check.data})",
-            **list_weights(check.figures),
+            **list_totals(check.figures),
             "weights stored": f"{check.weights_stored:,}",
             "parameters": f"{check.params:,}",
             "MACs per sample": f"{check.macs:,}",

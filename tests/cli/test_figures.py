@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from autocompress.cli.figures import describe_levels, list_weights, print_weights
+from autocompress.cli.figures import describe_levels, list_totals, print_weights
 from autocompress.evaluate.weights import WeightFigures, describe_weights
 from autocompress.graph.trace import trace_graph
 from autocompress.zoo.make import ModelSettings, make_model
@@ -25,7 +25,7 @@ def describe(levels: list[float], kept: int) -> WeightFigures:
 def test_rates_are_given_with_and_without_biases() -> None:
     figures = describe([0.5, 0.25, -0.5], 437)
 
-    shown = list_weights(figures)
+    shown = list_totals(figures)
 
     both = figures.kept + sum(layer.biases for layer in figures.layers)
     assert shown["weights kept"] == "1,748 of 430,500 (246x)"
@@ -34,7 +34,7 @@ def test_rates_are_given_with_and_without_biases() -> None:
 
 
 def test_a_dense_model_has_no_rate_and_no_dead_paths() -> None:
-    shown = list_weights(describe([0.5, -0.5], -1))
+    shown = list_totals(describe([0.5, -0.5], -1))
 
     assert shown["weights kept"] == "430,500 of 430,500"
     assert "  on dead paths" not in shown
