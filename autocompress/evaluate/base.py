@@ -19,6 +19,7 @@ from autocompress.shrink.filters import shrink_filters, slice_graph
 from autocompress.store.artifacts import load
 
 MASKS_FILE = "masks.safetensors"
+WEIGHTS = "/weights"  # What follows the name of a layer there: no module's name has a slash.
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Base:
     Attributes:
         model: Weights outside ``masks`` are zero; in evaluation mode.
         graph: Of ``model``.
-        masks: All units of ``graph`` are kept in a stored base; columns may be gone.
+        masks: All units of ``graph`` are kept in a stored base; columns may be gone, and single
+            weights.
     """
 
     model: nn.Module
@@ -36,7 +38,7 @@ class Base:
     masks: Masks
 
     def count(self) -> Candidate:
-        """Return the units and columns kept."""
+        """Return the units, columns and single weights kept."""
         return count_kept(self.graph, self.masks)
 
     def copy(self) -> "Base":
@@ -63,11 +65,13 @@ def shrink_base(base: Base) -> Base:
 
 
 def save_base(folder: Path, base: Base, task: Task, metrics: dict[str, float]) -> None:
-    """Write ``base`` as an artifact with its column masks beside it."""
+    """Write ``base`` as an artifact with its masks of columns and weights beside it."""
     save_model(folder, base.model, task, metrics)
-    columns = {name: mask.to(torch.uint8) for name, mask in base.masks.columns.items()}
+    masks = dict(base.masks.columns)
+    masks |= {f"{name}{WEIGHTS}": mask for name, mask in base.masks.weights.items()}
+    stored = {name: mask.to(torch.uint8).contiguous() for name, mask in masks.items()}
     # Not save_file, whose error for a full disk is no OSError.
-    (folder / MASKS_FILE).write_bytes(save(columns))
+    (folder / MASKS_FILE).write_bytes(save(stored))
 
 
 def load_base(folder: Path, task: Task) -> Base:
@@ -78,12 +82,13 @@ def load_base(folder: Path, task: Task) -> Base:
     """
     model = load(folder, factory=task.find_factory()).to(task.device)
     try:
-        columns = load_file(folder / MASKS_FILE)
+        stored = load_file(folder / MASKS_FILE)
     except (OSError, ValueError, SafetensorError) as error:
         raise ArtifactError(f"{folder}: cannot read {MASKS_FILE}: {error}") from error
     graph = trace_graph(model, task.example())
-    masks = Masks(
-        torch.ones(graph.units, dtype=torch.bool),
-        {name: mask.bool() for name, mask in columns.items()},
-    )
-    return Base(model, graph, masks)
+    found = {name: mask.bool() for name, mask in stored.items()}
+    weights = {
+        name.removesuffix(WEIGHTS): mask for name, mask in found.items() if name.endswith(WEIGHTS)
+    }
+    columns = {name: mask for name, mask in found.items() if not name.endswith(WEIGHTS)}
+    return Base(model, graph, Masks(torch.ones(graph.units, dtype=torch.bool), columns, weights))

@@ -1,7 +1,10 @@
 """A cheap estimate of how good a candidate will be."""
 
+from dataclasses import asdict
+
 from autocompress.evaluate.base import Base, mask_base
 from autocompress.evaluate.prune import prune_base, retrain_base_, score_base
+from autocompress.evaluate.quantize import project_base_, quantize_base_
 from autocompress.evaluate.settings import EvaluateSettings
 from autocompress.evaluate.task import Task
 from autocompress.jobs import Candidate
@@ -24,7 +27,7 @@ def evaluate_fast(
         seed: Of shuffling and augmentation.
 
     Returns:
-        ``val_loss``, ``val_metric``, ``weights``, ``params``, ``macs``, ``bytes`` and the
+        ``val_loss``, ``val_metric``, the fields of :class:`autocompress.masks.cost.Cost` and the
         method's figures.
     """
     fast = settings.fast
@@ -33,10 +36,14 @@ def evaluate_fast(
         energies = measure_energies(base.graph, base.model)
         masks = project_masks(base.graph, energies, candidate, within=base.masks)
         pruned = mask_base(base.copy(), masks)
+        project_base_(pruned, candidate.bits)
     else:
         pruned, figures = prune_base(base, candidate, task, settings, train=fast.prune, seed=seed)
         loss = make_task_loss(task.loss)
         retrain_base_(pruned, task, fast.retrain, loss=loss, seed=seed + 1)
+        figures |= quantize_base_(
+            pruned, candidate.bits, task, fast.quantize, loss=loss, seed=seed + 3
+        )
     reestimate_norms_(
         pruned.model,
         task.data.train,
@@ -45,13 +52,10 @@ def evaluate_fast(
         seed=seed + 2,
     )
     scores = score_base(pruned, task)
-    cost = count_masks(pruned.graph, pruned.masks)
+    cost = asdict(count_masks(pruned.graph, pruned.masks, candidate.bits))
     return {
         "val_loss": scores.loss,
         "val_metric": scores.metric,
-        "weights": float(cost.weights),
-        "params": float(cost.params),
-        "macs": float(cost.macs),
-        "bytes": float(cost.bytes),
+        **{name: float(count) for name, count in cost.items()},
         **figures,
     }

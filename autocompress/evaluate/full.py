@@ -2,7 +2,8 @@
 
 import copy
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from autocompress.errors import EvaluationError
 from autocompress.evaluate.base import Base, mask_base, shrink_base
 from autocompress.evaluate.prune import make_retrain_loss, prune_base, retrain_base_, score_base
+from autocompress.evaluate.quantize import drop_zeros, quantize_base_
 from autocompress.evaluate.settings import EvaluateSettings
 from autocompress.evaluate.speed import measure_speedup
 from autocompress.evaluate.task import Task
@@ -61,7 +63,8 @@ def evaluate_round(
         seed: Of every draw.
 
     Returns:
-        The new base without dead units, and its validation scores and cost.
+        The new base without dead units, and its validation scores and cost. Its weights are
+        not quantised; the cost is that at the bit widths of ``candidate``.
     """
     pruned, figures = prune_base(
         base, candidate, task, settings, train=settings.round.prune, seed=seed
@@ -69,7 +72,7 @@ def evaluate_round(
     loss = make_retrain_loss(task, teacher, settings)
     retrain_base_(pruned, task, settings.round.retrain, loss=loss, seed=seed + 1)
     pruned = shrink_base(mask_base(pruned, propagate(pruned.graph, pruned.masks)))
-    return pruned, {**describe_base(pruned, task), **figures}
+    return pruned, {**describe_base(pruned, task, candidate.bits), **figures}
 
 
 def evaluate_full(
@@ -84,7 +87,8 @@ def evaluate_full(
     """Return the finished model of ``candidate``; reads the test set once.
 
     The method, masked retraining, purification, removal of dead units, final retraining,
-    compaction. Arguments as for :func:`evaluate_round`.
+    quantisation where the candidate names bit widths, compaction. Arguments as for
+    :func:`evaluate_round`.
 
     Raises:
         EvaluationError: Training diverged, or the compact model computes something else.
@@ -97,19 +101,23 @@ def evaluate_full(
     figures["retrained_weights"] = float(count_masks(pruned.graph, pruned.masks).weights)
     purified = shrink_base(purify_base(pruned, task, full.purify, seed=seed + 2))
     retrain_base_(purified, task, full.final, loss=loss, seed=seed + 3)
+    bits = candidate.bits
+    figures |= quantize_base_(purified, bits, task, full.quantize, loss=loss, seed=seed + 4)
+    purified = drop_zeros(purified, bits)
     compact = compact_model(purified.model, purified.graph, purified.masks).eval()
     gap = measure_gap(purified.model, compact, task)
     if not gap <= EQUAL_WITHIN:
         raise EvaluationError(f"the compact model's outputs differ from the masked one's by {gap}")
+    removed = count_removed(purified)
     metrics = {
         **figures,
-        **describe_base(purified, task),
+        **describe_base(purified, task, bits),
         **read_test(compact, task),
         "compact_gap": gap,
         "speedup": measure_speedup(teacher.model.eval(), compact, take_batch(task, 64)),
         "macs": float(measure_macs(compact, task.example())),
-        "weights": float(sum(p.numel() for p in compact.parameters() if p.ndim > 1)),
-        "params": float(sum(p.numel() for p in compact.parameters())),
+        "weights": float(sum(p.numel() for p in compact.parameters() if p.ndim > 1) - removed),
+        "params": float(sum(p.numel() for p in compact.parameters()) - removed),
     }
     return Finished(compact, purified, metrics)
 
@@ -130,10 +138,22 @@ def purify_base(base: Base, task: Task, settings: PurifySettings, *, seed: int) 
     return mask_base(work, masks)
 
 
-def describe_base(base: Base, task: Task) -> dict[str, float]:
-    """Return validation scores and cost of ``base``, masked and once physically removed."""
+def count_removed(base: Base) -> int:
+    """Return the single weights removed within kept filters and columns: zeros of the model."""
+    block = Masks(base.masks.units, base.masks.columns)
+    return count_masks(base.graph, block).weights - count_masks(base.graph, base.masks).weights
+
+
+def describe_base(base: Base, task: Task, bits: Mapping[str, int]) -> dict[str, float]:
+    """Return validation scores and cost of ``base``, masked and once physically removed.
+
+    Args:
+        base: The model.
+        task: Its validation split scores.
+        bits: Bit widths by layer that ``coded_bytes`` counts.
+    """
     scores = score_base(base, task)
-    cost = count_masks(base.graph, base.masks)
+    cost = asdict(count_masks(base.graph, base.masks, bits))
     nonzero = {
         layer.name: int((base.model.get_parameter(f"{layer.name}.weight") != 0).sum())
         for layer in base.graph.layers
@@ -145,10 +165,7 @@ def describe_base(base: Base, task: Task) -> dict[str, float]:
         "masked_macs": float(
             sum(nonzero[layer.name] * layer.positions for layer in base.graph.layers)
         ),
-        "weights": float(cost.weights),
-        "params": float(cost.params),
-        "macs": float(cost.macs),
-        "bytes": float(cost.bytes),
+        **{name: float(count) for name, count in cost.items()},
     }
 
 

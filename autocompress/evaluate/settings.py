@@ -6,7 +6,23 @@ from typing import Literal
 from autocompress.errors import SettingError
 from autocompress.masks.purify import PurifySettings
 from autocompress.methods.choose import MethodSettings
+from autocompress.train.admm import AdmmSettings
 from autocompress.train.loop import TrainSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeSettings:
+    """How weights come to the levels of a candidate's bit widths; for candidates with any.
+
+    Attributes:
+        train: ADMM towards the levels, removed weights held at zero.
+        settle: Retraining of what is not quantised, weights held at their levels.
+        admm: Penalty and updates.
+    """
+
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=3))
+    settle: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=1))
+    admm: AdmmSettings = field(default_factory=AdmmSettings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,16 +30,23 @@ class FastSettings:
     """The ladder of cheap evaluations.
 
     Attributes:
-        fidelity: ``one_shot`` keeps the largest weights and re-estimates batch norms;
-            ``admm`` runs ``prune`` with the method, then ``retrain``.
+        fidelity: ``one_shot`` keeps the largest weights, takes the nearest levels and
+            re-estimates batch norms; ``admm`` runs ``prune`` with the method, ``retrain``, and
+            for candidates with bit widths ``quantize``.
         prune: Epochs of the method; may be a fraction.
         retrain: Masked retraining before the score.
+        quantize: The way to the levels of bit widths.
         norm_batches: Training batches for the re-estimation of batch norms.
     """
 
     fidelity: Literal["one_shot", "admm"] = "admm"
     prune: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=0.25))
     retrain: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=0.25))
+    quantize: QuantizeSettings = field(
+        default_factory=lambda: QuantizeSettings(
+            train=TrainSettings(epochs=0.25), settle=TrainSettings(epochs=0.1)
+        )
+    )
     norm_batches: int = 10
 
 
@@ -53,6 +76,8 @@ class DistillSettings:
 class PruneSettings:
     """One actual pruning: the method, then masked retraining.
 
+    Nothing is quantised between rounds: the next round chooses bit widths anew.
+
     Attributes:
         prune: Epochs of the method.
         retrain: Masked retraining.
@@ -71,12 +96,14 @@ class FullSettings:
         retrain: Masked retraining.
         purify: Purification; ``evaluations = 0`` removes dead paths only.
         final: Retraining after purification.
+        quantize: The way to the levels of bit widths, after all that.
     """
 
     prune: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=3))
     retrain: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=5))
     purify: PurifySettings = field(default_factory=PurifySettings)
     final: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=5))
+    quantize: QuantizeSettings = field(default_factory=QuantizeSettings)
 
 
 @dataclass(frozen=True, kw_only=True)

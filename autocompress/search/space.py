@@ -13,7 +13,7 @@ from autocompress.settings import read_settings
 
 Range = tuple[float, float]
 WHOLE: Range = (1.0, 1.0)
-ALLOWED_BITS = (*range(2, 17), FLOAT_BITS)
+ALLOWED_BITS = (*range(2, 9), FLOAT_BITS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class SpaceSettings:
         weight_density: Lowest and highest weight density of layers not in ``weights``; [1, 1]
             keeps all weights of kept filters and columns.
         weights: Lowest and highest weight density by name of the layer.
-        bits: Bit widths that layers not in ``layer_bits`` may have, 2 to 16 or 32. Weights of a
+        bits: Bit widths that layers not in ``layer_bits`` may have, 2 to 8 or 32. Weights of a
             layer lie on the equal distances of its width, 2 bits are ternary; 32 is float32.
             Empty quantises nothing.
         layer_bits: The same by name of the layer; an empty list leaves the layer float32.
@@ -77,7 +77,7 @@ class SpaceSettings:
         for name, some in widths.items():
             if not {*some} <= {*ALLOWED_BITS} or list(some) != sorted({*some}):
                 raise SettingError(
-                    f"space.{name}: want rising widths of 2 to 16, or 32 for float32, "
+                    f"space.{name}: want rising widths of 2 to 8, or 32 for float32, "
                     f"got {list(some)}"
                 )
 
