@@ -135,7 +135,7 @@ class Keeper:
 
     def clear(self) -> None:
         """Remove the file: what comes out of the training is stored elsewhere."""
-        self._due = math.inf
+        self._due, self._parts = math.inf, {}
         self._draft().unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
 
