@@ -19,7 +19,7 @@ def compress(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Compress one model by the steps of its settings; the same again resumes or is done."""
-    from autocompress.cli.figures import list_weights, print_layers
+    from autocompress.cli.figures import list_totals, print_layers
     from autocompress.cli.screen import print_pairs
     from autocompress.evaluate.compress import CompressSettings, PhaseReport
     from autocompress.evaluate.compress import compress as run
@@ -44,7 +44,7 @@ def compress(
     else:
         print_layers(done.weights)
         console.print()
-        print_pairs(list_weights(done.weights))
+        print_pairs(list_totals(done.weights))
         console.print(
             f"test {chosen.task.metric} {done.metrics['test_metric']:.4f}, read once",
             markup=False,
