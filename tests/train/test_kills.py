@@ -273,18 +273,18 @@ def test_on_a_gpu_it_goes_on_with_the_same_draws(tmp_path: Path) -> None:
 
 
 def train_slowly(folder: Path) -> None:
-    """Train with a checkpoint at every step, and store the result; what gets killed."""
+    """Train with a checkpoint every few steps, and store the result; what gets killed."""
     torch.set_num_threads(1)
-    keeper = Keeper(folder / "x.ckpt", seconds=0)
-    run = Run(replace(SETTINGS, epochs=60), on_step=lambda step: time.sleep(0.002)).train(keeper)
+    keeper = Keeper(folder / "x.ckpt", seconds=0.02)
+    run = Run(replace(SETTINGS, epochs=40), on_step=lambda step: time.sleep(0.002)).train(keeper)
     torch.save([run.loss, run.steps[0], name_tensors(run.net)], folder / "draft")
     (folder / "draft").rename(folder / "result")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_a_process_killed_at_any_moment_goes_on(tmp_path: Path) -> None:
-    whole = Run(replace(SETTINGS, epochs=60)).train()
+    whole = Run(replace(SETTINGS, epochs=40)).train()
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command, kept = [sys.executable, __file__, str(tmp_path)], tmp_path / "x.ckpt"
     for wait_s in (0.05, 0.2, 0.3):
