@@ -164,13 +164,13 @@ def describe_weights(
     Args:
         model: Zero weights are those that are not kept.
         graph: Of the model, of a column layer with all the columns that it chooses from; None
-            leaves out what is dead.
+            leaves out what is dead, unless nothing can be.
         dense: Values of each parameter of the dense model by name, see
             ``store.artifacts.measure_dense``; None when ``model`` itself is to be compared with.
     """
     own = dict(model.named_parameters())
     sizes = dense or {name: parameter.numel() for name, parameter in own.items()}
-    live = None if graph is None else _find_live(model, graph)
+    live = _find_live(model, graph) if graph is not None else None if _has_gaps(model) else {}
     weights = [name for name, parameter in own.items() if parameter.ndim > 1]
     biases = {_name_bias(name) for name in weights}
     layers = tuple(_describe_layer(model, name, sizes, live) for name in weights)
@@ -188,14 +188,34 @@ def describe_weights(
 def trace_stored(model: nn.Module, example: Tensor) -> LayerGraph | None:
     """Return the graph of a finished model for :func:`describe_weights`, None if it has none.
 
+    None also where no layer has an empty row or column, so that nothing can be dead: tracing a
+    large model takes a minute.
+
     Args:
         model: May have column layers.
         example: A batch on the model's device.
     """
+    if not _has_gaps(model):
+        return None
     try:
         return trace_graph(expand_columns(model), example)
     except GraphError:
         return None
+
+
+def _has_gaps(model: nn.Module) -> bool:
+    """Return whether a filter or input of any layer has no kept weight."""
+    for module in model.modules():
+        if isinstance(module, ColumnConv2d | ColumnLinear):
+            return True
+        for weight in module.parameters(recurse=False):
+            if weight.ndim > 1:
+                groups = module.groups if isinstance(module, nn.Conv2d) else 1
+                kept = (weight != 0).reshape(groups, -1, *weight.shape[1:2], weight[0, 0].numel())
+                pairs = kept.any(3)
+                if not (pairs.any(2).all() and pairs.any(1).all()):
+                    return True
+    return False
 
 
 def _describe_layer(
@@ -249,7 +269,7 @@ def _read_weight(model: nn.Module, name: str) -> Tensor:
 def _list_levels(weight: Tensor, distinct: int) -> tuple[float, ...]:
     if distinct > MOST_LEVELS:
         return ()
-    return tuple(float(value) for value in torch.unique(weight[weight != 0]))
+    return tuple(torch.unique(weight[weight != 0]).tolist())
 
 
 def _count_column_bits(module: nn.Module) -> float:

@@ -174,16 +174,46 @@ class Twice(nn.Module):
 
 def test_without_a_graph_all_but_the_dead_paths_is_known() -> None:
     model = Twice()
+    with torch.no_grad():
+        model.layer.weight[2] = 0
 
     graph = trace_stored(model, torch.zeros(1, 4))
     figures = describe_weights(model, graph)
 
     assert graph is None
     assert figures.dead is None
-    assert by_name(figures, "kept") == {"table": 12, "layer": 16}
+    assert by_name(figures, "kept") == {"table": 12, "layer": 12}
     assert by_name(figures, "distinct")["table"] == 1
-    assert figures.kept_with_others == 12 + 16 + 4
+    assert figures.kept_with_others == 12 + 12 + 4
     assert "dead_weights" not in figures.to_metrics()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("density", [0.9, 0.5, 0.2])
+def test_a_model_is_not_traced_where_nothing_can_be_dead(name: str, density: float) -> None:
+    model, graph = trace(name)
+    prune_(model, graph, density)
+
+    found = trace_stored(model, draw_input(name))
+
+    if found is None:
+        assert describe_weights(model, None) == describe_weights(model, graph)
+        assert describe_weights(model, None).dead == 0
+    assert (found is None) >= (density == 0.9)
+
+
+def test_an_input_that_one_group_of_a_convolution_ignores_is_a_gap() -> None:
+    conv = nn.Conv2d(4, 6, 3, groups=2)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), conv, nn.Flatten(), nn.Linear(6 * 16, 2)).eval()
+    example = torch.zeros(1, 1, 8, 8)
+    whole = trace_stored(model, example)
+    with torch.no_grad():
+        conv.weight[3:, 1] = 0
+
+    graph = trace_stored(model, example)
+
+    assert whole is None
+    assert graph is not None
 
 
 def test_all_figures_are_plain_values() -> None:
