@@ -14,6 +14,7 @@ from autocompress.evaluate.settings import DistillSettings, EvaluateSettings
 from autocompress.evaluate.stage import (
     Stage,
     begin_stage,
+    count_nonzero,
     load_stage,
     read_metrics,
     remove_dead,
@@ -283,7 +284,7 @@ class _Pipeline:
         return {
             "val_loss": scores.loss,
             "val_metric": scores.metric,
-            "weights": float(stage.held.count()),
+            "weights": float(count_nonzero(stage)),
             "held": float(sum(int(one.sum()) for one in stage.held.frozen.values())),
         }
 

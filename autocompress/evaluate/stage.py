@@ -19,7 +19,7 @@ from autocompress.graph.trace import trace_graph
 from autocompress.masks.mask import Masks, close_masks, full_masks
 from autocompress.masks.paths import find_live_units, keep_live
 from autocompress.masks.weights import WeightMasks
-from autocompress.methods.held import Held, hold_all
+from autocompress.methods.held import Held, hold_all, read_weights
 from autocompress.shrink.filters import shrink_filters, slice_graph
 from autocompress.store.artifacts import load
 
@@ -78,6 +78,12 @@ def remove_dead(stage: Stage) -> Stage:
         _slice(stage, dead, masks), _slice(stage, dead, stage.held.frozen), stage.held.scales
     )
     return Stage(model, graph, _limit(held, held.masks))
+
+
+def count_nonzero(stage: Stage) -> int:
+    """Return the weights that are not zero: of the model itself, whatever the masks say."""
+    weights = read_weights(stage.model, stage.graph)
+    return sum(int((one != 0).sum()) for one in weights.values())
 
 
 def save_stage(folder: Path, stage: Stage, task: Task, metrics: Mapping[str, float]) -> None:

@@ -36,11 +36,14 @@ def hold_all(model: nn.Module, graph: LayerGraph) -> Held:
     return Held({name: torch.ones_like(one, dtype=torch.bool) for name, one in weights.items()})
 
 
+def name_parameters(model: nn.Module, graph: LayerGraph) -> dict[str, nn.Parameter]:
+    """Return the parameters that are the weights of the layers, by layer."""
+    return {layer.name: model.get_parameter(f"{layer.name}.weight") for layer in graph.layers}
+
+
 def read_weights(model: nn.Module, graph: LayerGraph) -> dict[str, Tensor]:
-    """Return the weights by layer, without copying them."""
-    return {
-        layer.name: model.get_parameter(f"{layer.name}.weight").detach() for layer in graph.layers
-    }
+    """Return the weights by layer as they are now, without copying them."""
+    return {name: one.detach() for name, one in name_parameters(model, graph).items()}
 
 
 class Grip:
@@ -48,16 +51,17 @@ class Grip:
 
     def __init__(self, model: nn.Module, graph: LayerGraph, held: Held) -> None:
         """Take the values of frozen weights as they are now."""
-        weights = read_weights(model, graph)
+        # Parameters, not their tensors: a model that changes its memory format replaces those.
+        weights = name_parameters(model, graph)
         self._weights = list(weights.values())
-        self._free, self._values = [], []
+        self._free: list[Tensor] = []
+        self._values: list[tuple[nn.Parameter, Tensor]] = []
         for name, weight in weights.items():
-            mask = held.masks[name]
-            frozen = held.frozen.get(name)
+            mask, frozen = held.masks[name], held.frozen.get(name)
             self._free.append((mask if frozen is None else mask & ~frozen).to(weight))
             if frozen is not None:
                 # Not a product with the mask: an infinite weight would become NaN.
-                self._values.append((weight, weight.where(frozen, 0.0).clone()))
+                self._values.append((weight, weight.detach().where(frozen, 0.0)))
 
     @torch.no_grad()
     def apply_(self) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from autocompress.errors import SettingError
 from autocompress.graph.layers import LayerGraph
 from autocompress.masks.weights import keep_weights
-from autocompress.methods.held import Held, read_weights
+from autocompress.methods.held import Held, name_parameters, read_weights
 from autocompress.methods.steps import FreezePhase, QuantizeStep
 from autocompress.methods.work import Work
 from autocompress.quantize.levels import (
@@ -139,11 +139,11 @@ class _HiddenWeights:
     def __init__(self, names: list[str], levels: Levels, work: Work) -> None:
         self._shown = {
             name: one
-            for name, one in read_weights(work.model, work.graph).items()
+            for name, one in name_parameters(work.model, work.graph).items()
             if name in names
         }
         self._levels, self._held = levels, work.held
-        self.weights = {name: one.clone() for name, one in self._shown.items()}
+        self.weights = {name: one.detach().clone() for name, one in self._shown.items()}
 
     @torch.no_grad()
     def show_(self) -> None:
@@ -156,7 +156,7 @@ class _HiddenWeights:
         """Take the real weights as the optimiser left them; the model holds their levels."""
         for name, one in self._shown.items():
             self.weights[name].copy_(one)
-            one.copy_(_project(one, name, self._levels, self._held))
+            one.copy_(_project(one.detach(), name, self._levels, self._held))
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from stored real weights."""

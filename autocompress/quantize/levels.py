@@ -118,7 +118,7 @@ def assign_codes(sizes: Tensor, levels: Levels, scale: float) -> Tensor:
     steps = (0.0, *levels.positive) if levels.has_zero else levels.positive
     bounds = torch.tensor(steps, dtype=torch.float64)
     bounds = ((bounds[:-1] + bounds[1:]) / 2 * scale).to(sizes)
-    codes = torch.bucketize(sizes, bounds, out_int32=True).to(torch.int16)
+    codes = torch.bucketize(sizes.contiguous(), bounds, out_int32=True).to(torch.int16)
     return codes if levels.has_zero else codes + 1
 
 

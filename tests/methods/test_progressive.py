@@ -1,5 +1,6 @@
 """Phases of a pipeline on a small convolutional net."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -80,28 +81,32 @@ def test_budgets_by_layer_and_by_density_are_met(task: Task) -> None:
     assert sparse.held.count() == round(0.1 * dense)
 
 
-def test_zeros_stay_zero_in_every_later_phase(task: Task) -> None:
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_zeros_stay_zero_in_every_later_phase(task: Task, channels_last: bool) -> None:
     work = run(make_work(task), PruneStep(density=0.2, by="one_shot"))
+    train = replace(SHORT, channels_last=channels_last)
     before = work.held.masks
     phases: list[Phase] = [
-        RetrainStep(train=replace(SHORT, average=0.9, momentum=0.9)),
-        PruneStep(density=0.1, by="admm", train=SHORT, admm=ADMM),
-        QuantizeStep(levels=Levels(bits=3), train=SHORT, admm=ADMM),
-        QuantizeStep(levels=Levels(kind="ternary"), by="straight_through", train=SHORT),
-        FreezePhase(step=QuantizeStep(levels=Levels(bits=3), retrain=SHORT), share=0.4),
+        RetrainStep(train=replace(train, average=0.9, momentum=0.9)),
+        PruneStep(density=0.1, by="admm", train=train, admm=ADMM),
+        QuantizeStep(levels=Levels(bits=3), train=train, admm=ADMM),
+        QuantizeStep(levels=Levels(kind="ternary"), by="straight_through", train=train),
+        FreezePhase(step=QuantizeStep(levels=Levels(bits=3), retrain=train), share=0.4),
     ]
 
     for phase in phases:
-        work = run(work, phase)
+        work = run(replace(work, model=copy.deepcopy(work.model)), phase)
         for name, weight in read_weights(work.model, work.graph).items():
             assert not weight[~before[name]].any()
             assert not weight[~work.held.masks[name]].any()
 
 
+@pytest.mark.parametrize("by", ["admm", "straight_through"])
 @pytest.mark.parametrize("kind", ["equal_distance", "powers_of_two", "ternary", "binary"])
-def test_all_weights_end_on_the_levels_of_one_scale(task: Task, kind: str) -> None:
+def test_all_weights_end_on_the_levels_of_one_scale(task: Task, kind: str, by: str) -> None:
     levels = Levels(kind=kind, bits=3)  # type: ignore[arg-type]
     step = QuantizeStep(levels=levels, train=SHORT, retrain=SHORT, admm=ADMM)
+    step = replace(step, by=by)
     work = run(make_work(task), step)
     for share in (0.5, 1.0):
         work = run(work, FreezePhase(step=step, share=share))
