@@ -36,7 +36,7 @@ def keep_weights(scores: Tensor, keep: int) -> Tensor:
     flat = scores.detach().reshape(-1)
     limit = _find_largest(flat, keep)
     kept = flat > limit
-    missing = keep - int(kept.sum())
+    missing = keep - int(kept.count_nonzero())
     kept[(flat == limit).nonzero().squeeze(1)[:missing]] = True
     return kept.reshape(scores.shape)
 
@@ -47,13 +47,15 @@ class Rank:
 
     Attributes:
         magnitudes: abs(w) in the weight's shape, -1 where nothing may be kept.
-        scores: Of the allowed weights in any order, infinity for those that fill the minimum.
+        within: What may be kept, bool, in that shape; everything when None.
+        scores: Of the allowed weights, in their order; descending for ``lamp``.
         scale: Divisor of magnitudes; ``lamp`` does not read it.
         table: For ``lamp``, the allowed magnitudes, descending, and their scores.
         minimum: Least weights of the layer.
     """
 
     magnitudes: Tensor
+    within: Tensor | None
     scores: Tensor
     scale: float
     table: tuple[Tensor, Tensor] | None
@@ -86,16 +88,14 @@ def rank_layer(
         if normalize == "std":
             scale = _measure_scale(values)
         scores = values / scale
-    minimum = min(minimum, len(values))
-    if minimum:
-        scores = scores.masked_fill(keep_weights(values, minimum), torch.inf)
-    return Rank(magnitudes, scores, scale, table, minimum)
+    return Rank(magnitudes, within, scores, scale, table, min(minimum, len(values)))
 
 
 def _score_lamp(values: Tensor) -> Tensor:
     """Return w^2 / (the sum of it and all before it) of descending magnitudes, in float64."""
-    energies = values.double().square()
-    return energies / energies.cumsum(0).clamp(min=torch.finfo(torch.float64).tiny)
+    # In place, since fresh memory costs more than arithmetic.
+    energies = values.to(torch.float64, copy=True).square_()
+    return energies.div_(energies.cumsum(0).clamp_(min=torch.finfo(torch.float64).tiny))
 
 
 def _measure_scale(values: Tensor) -> float:
@@ -115,18 +115,38 @@ def score_some(rank: Rank, values: Tensor) -> Tensor:
     return scores[torch.searchsorted(-known, -values).clamp(max=len(known) - 1)]
 
 
-def _share(scores: Mapping[str, Tensor], keep: int) -> dict[str, int]:
-    """Return how many of the ``keep`` largest scores are in each layer."""
+def _share(scores: Mapping[str, Tensor], keep: int) -> dict[str, Tensor]:
+    """Return which scores are among the ``keep`` largest of all layers."""
     sizes = [len(values) for values in scores.values()]
     kept = keep_weights(torch.cat(list(scores.values())), keep)
-    counts = [int(part.sum()) for part in kept.split(sizes)]
-    return dict(zip(scores, counts, strict=True))
+    return dict(zip(scores, kept.split(sizes), strict=True))
 
 
 def choose_best(ranks: Mapping[str, Rank], keep: int) -> WeightMasks:
-    """Return the ``keep`` weights of highest score."""
-    counts = _share({name: rank.scores for name, rank in ranks.items()}, keep)
-    return {name: keep_weights(rank.magnitudes, counts[name]) for name, rank in ranks.items()}
+    """Return the ``keep`` weights of highest score, the minimum of each layer first."""
+    # Of descending scores only the first ``keep`` can be chosen.
+    scores = {
+        name: rank.scores if rank.table is None else rank.scores[:keep]
+        for name, rank in ranks.items()
+    }
+    chosen = _share(scores, keep)
+    if any(int(chosen[name].count_nonzero()) < rank.minimum for name, rank in ranks.items()):
+        for name, rank in ranks.items():
+            first = keep_weights(scores[name], min(rank.minimum, len(scores[name])))
+            scores[name] = scores[name].masked_fill(first, torch.inf)
+        chosen = _share(scores, keep)
+    return {name: _place(rank, chosen[name]) for name, rank in ranks.items()}
+
+
+def _place(rank: Rank, chosen: Tensor) -> Tensor:
+    """Return the mask of what is chosen of a layer's scores."""
+    if rank.table is not None:
+        return keep_weights(rank.magnitudes, int(chosen.count_nonzero()))
+    if rank.within is None:
+        return chosen.reshape(rank.magnitudes.shape)
+    mask = torch.zeros(rank.within.shape, dtype=torch.bool, device=rank.within.device)
+    mask[rank.within] = chosen
+    return mask
 
 
 def choose_among(ranks: Mapping[str, Rank], among: WeightMasks, keep: int) -> WeightMasks:
@@ -136,13 +156,13 @@ def choose_among(ranks: Mapping[str, Rank], among: WeightMasks, keep: int) -> We
         offers[name] = rank.magnitudes.where(among[name], -1.0)
         best = keep_weights(offers[name], min(keep, int(among[name].sum())))
         scores[name] = score_some(rank, offers[name][best])
-    counts = _share(scores, min(keep, sum(len(values) for values in scores.values())))
-    return {name: keep_weights(offers[name], counts[name]) for name in ranks}
+    chosen = _share(scores, min(keep, sum(len(values) for values in scores.values())))
+    return {name: keep_weights(offers[name], int(chosen[name].count_nonzero())) for name in ranks}
 
 
 def count_weights(masks: WeightMasks) -> int:
     """Return how many weights ``masks`` keep."""
-    return sum(int(mask.sum()) for mask in masks.values())
+    return sum(int(mask.count_nonzero()) for mask in masks.values())
 
 
 def _find_largest(flat: Tensor, keep: int) -> Tensor:
