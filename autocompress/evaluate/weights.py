@@ -6,6 +6,7 @@ where they are, so that neither figure is mistaken for the other.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -211,7 +212,7 @@ def _has_gaps(model: nn.Module) -> bool:
         for weight in module.parameters(recurse=False):
             if weight.ndim > 1:
                 groups = module.groups if isinstance(module, nn.Conv2d) else 1
-                kept = (weight != 0).reshape(groups, -1, *weight.shape[1:2], weight[0, 0].numel())
+                kept = (weight != 0).reshape(groups, -1, weight.shape[1], prod(weight.shape[2:]))
                 pairs = kept.any(3)
                 if not (pairs.any(2).all() and pairs.any(1).all()):
                     return True
