@@ -185,7 +185,8 @@ def title_phase(phase: Phase) -> str:
     if isinstance(phase, FreezePhase):
         return f"hold {phase.share:.0%} at their levels"
     if isinstance(phase, RetrainStep):
-        return f"retrain {phase.train.epochs:g} epochs"
+        swapping = f", swapping {phase.swap:.0%}" if phase.swap else ""
+        return f"retrain {phase.train.epochs:g} epochs{swapping}"
     spent = "" if phase.by == "one_shot" else f", {phase.train.epochs:g} epochs"
     if isinstance(phase, QuantizeStep):
         levels = phase.levels

@@ -4,6 +4,7 @@ from autocompress.methods.held import Held
 from autocompress.methods.lower import prune_phase_
 from autocompress.methods.settle import freeze_phase_, quantize_phase_
 from autocompress.methods.steps import FreezePhase, Phase, PruneStep, QuantizeStep
+from autocompress.methods.swap import swap_phase_
 from autocompress.methods.work import Work
 
 
@@ -23,5 +24,7 @@ def run_phase_(phase: Phase, work: Work) -> tuple[Held, dict[str, float]]:
         return quantize_phase_(phase, work)
     if isinstance(phase, FreezePhase):
         return freeze_phase_(phase, work)
+    if phase.swap:
+        return swap_phase_(phase, work)
     work.train_(phase.train)
     return work.held, {}

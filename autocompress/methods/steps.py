@@ -78,11 +78,25 @@ class RetrainStep:
 
     Attributes:
         do: ``retrain``.
+        swap: Share of the kept weights, in [0, 1), that is exchanged at a time for removed ones
+            of living units that promise more (arXiv:1911.11134); it falls to 0 by a cosine.
+        swap_until: Share of the training, in (0, 1], in which weights are exchanged.
+        every: Optimiser steps between two exchanges, 1 or more.
         train: Training of the step.
     """
 
     do: Literal["retrain"] = "retrain"
+    swap: float = 0.0
+    swap_until: float = 0.75
+    every: int = 200
     train: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=20))
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.swap < 1 or not 0 < self.swap_until <= 1 or self.every < 1:
+            raise SettingError(
+                "method.steps: want swap in [0, 1), swap_until in (0, 1] and every 1 or more, got "
+                f"{self.swap}, {self.swap_until} and {self.every}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

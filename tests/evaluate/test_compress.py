@@ -31,7 +31,7 @@ ADMM = AdmmSettings(updates=2, form="proximal")
 STEPS = (
     PruneStep(density=0.1, by="gradual", every=1, train=SHORT),
     PruneStep(density=0.05, by="admm", train=replace(SHORT, average=0.5), admm=ADMM),
-    RetrainStep(train=replace(SHORT, optimizer="sgd", momentum=0.9)),
+    RetrainStep(swap=0.2, every=2, train=replace(SHORT, optimizer="sgd", momentum=0.9)),
     QuantizeStep(
         levels=Levels(bits=3), layers=("inner",), freeze=(0.5,), train=SHORT, retrain=SHORT
     ),

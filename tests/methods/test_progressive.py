@@ -170,3 +170,34 @@ def test_what_is_at_its_levels_is_not_pruned(task: Task) -> None:
 
     with pytest.raises(SettingError, match="cannot be pruned"):
         run_phase_(PruneStep(weights=100, by="one_shot"), work)
+
+
+def test_weights_are_swapped_for_others_at_the_same_budget(task: Task) -> None:
+    work = run(make_work(task), PruneStep(weights=800, by="one_shot"))
+    before = work.held.masks
+    step = RetrainStep(swap=0.2, every=3, train=replace(SHORT, channels_last=True))
+
+    held, figures = run_phase_(step, work)
+
+    turned = sum(int((held.masks[name] & ~one).sum()) for name, one in before.items())
+    assert 0 < turned <= figures["swapped"]
+    assert 700 < held.count() <= 800
+    alive = keep_live(work.graph, held.masks)
+    for name, weight in read_weights(work.model, work.graph).items():
+        assert torch.equal(alive[name], held.masks[name])
+        assert not weight[~held.masks[name]].any()
+
+
+def test_what_is_at_its_levels_is_not_swapped(task: Task) -> None:
+    step = QuantizeStep(levels=Levels(bits=3), layers=("inner",))
+    work = run(make_work(task), PruneStep(density=0.3, by="one_shot"))
+    work = run(work, FreezePhase(step=step, share=1.0))
+    before = {name: one.clone() for name, one in read_weights(work.model, work.graph).items()}
+
+    done = run(work, RetrainStep(swap=0.3, every=2, train=SHORT))
+
+    for name, frozen in work.held.frozen.items():
+        after = read_weights(done.model, done.graph)[name]
+        assert torch.equal(
+            after[frozen & done.held.masks[name]], before[name][frozen & done.held.masks[name]]
+        )
