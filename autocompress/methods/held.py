@@ -53,7 +53,7 @@ class Grip:
         """Take the values of frozen weights as they are now."""
         # Parameters, not their tensors: a model that changes its memory format replaces those.
         weights = name_parameters(model, graph)
-        self._weights = list(weights.values())
+        self._weights: list[Tensor] = list(weights.values())
         self._free: list[Tensor] = []
         self._values: list[tuple[nn.Parameter, Tensor]] = []
         for name, weight in weights.items():

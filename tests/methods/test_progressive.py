@@ -106,7 +106,7 @@ def test_zeros_stay_zero_in_every_later_phase(task: Task, channels_last: bool) -
 def test_all_weights_end_on_the_levels_of_one_scale(task: Task, kind: str, by: str) -> None:
     levels = Levels(kind=kind, bits=3)  # type: ignore[arg-type]
     step = QuantizeStep(levels=levels, train=SHORT, retrain=SHORT, admm=ADMM)
-    step = replace(step, by=by)
+    step = replace(step, by=by)  # type: ignore[arg-type]
     work = run(make_work(task), step)
     for share in (0.5, 1.0):
         work = run(work, FreezePhase(step=step, share=share))
