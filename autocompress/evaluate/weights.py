@@ -212,7 +212,8 @@ def _has_gaps(model: nn.Module) -> bool:
         for weight in module.parameters(recurse=False):
             if weight.ndim > 1:
                 groups = module.groups if isinstance(module, nn.Conv2d) else 1
-                kept = (weight != 0).reshape(groups, -1, weight.shape[1], prod(weight.shape[2:]))
+                filters, inputs, *kernel = weight.shape
+                kept = (weight != 0).reshape(groups, filters // groups, inputs, prod(kernel))
                 pairs = kept.any(3)
                 if not (pairs.any(2).all() and pairs.any(1).all()):
                     return True

@@ -237,3 +237,13 @@ def test_describing_leaves_the_model_as_it_is() -> None:
     describe_weights(model, trace_stored(model, draw_input("digits_cnn")))
 
     assert all(torch.equal(before[name], one) for name, one in model.state_dict().items())
+
+
+def test_a_layer_without_entries_is_described() -> None:
+    with pytest.warns(UserWarning, match="zero-element"):
+        model = nn.Sequential(nn.Linear(0, 3))
+
+    figures = describe_weights(model, None)
+
+    assert (figures.kept, figures.weights, figures.dead) == (0, 0, None)
+    assert figures.layers[0].density == figures.layers[0].bits_per_weight == 0
