@@ -69,10 +69,10 @@ def recognise_scale(
     exact = found.double()
     levels = torch.tensor(positive, dtype=torch.float64, device=sizes.device)
     # Row m: what if the largest magnitude were level m? Rounded ones blur the higher levels.
-    guess = exact[-1] / levels
-    for _ in range(3):
-        table = levels[_nearest(exact / guess[:, None], levels)]
-        guess = (table * exact).sum(1) / table.square().sum(1)
+    table = levels[_nearest(exact * levels[:, None] / exact[-1], levels)]
+    for _ in range(2):
+        guess = (table * exact).sum(1, keepdim=True) / table.square().sum(1, keepdim=True)
+        table = levels[_nearest(exact / guess, levels)]
     slack = torch.ldexp(torch.finfo(dtype).eps * torch.ones_like(exact), exact.frexp().exponent)
     low = ((exact - slack / 4) / table).amax(1)
     high = ((exact + slack / 4) / table).amin(1)
