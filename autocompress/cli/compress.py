@@ -28,8 +28,13 @@ def compress(
     chosen = read_settings(CompressSettings, settings, override or ())
     console = open_console(stderr=as_json)
 
+    status = console.status("")
+
     def show(report: PhaseReport) -> None:
         figures = report.metrics
+        if not figures:  # It begins: a line that goes away, and only on a terminal.
+            status.update(f"{report.number}/{report.phases}  {report.title} ...")
+            return
         kept = f"{int(figures['weights']):>9,} weights  " if "weights" in figures else " " * 19
         console.print(
             f"{report.number:>2}/{report.phases}  {report.title:<51} {kept}"
@@ -37,7 +42,9 @@ def compress(
             markup=False,
         )
 
-    done = run(chosen, watch=show)
+    with status:
+        status.update("data and dense model ...")
+        done = run(chosen, watch=show)
     if as_json:
         record = {"folder": str(done.folder), "reached": done.reached, "metrics": done.metrics}
         typer.echo(json.dumps(record, indent=1))

@@ -99,7 +99,8 @@ class PhaseReport:
         number: From 0, the dense model, which is no phase.
         phases: Phases of the pipeline.
         title: What was done.
-        metrics: ``val_loss``, ``val_metric``, ``weights`` kept and figures of the method.
+        metrics: ``val_loss``, ``val_metric``, ``weights`` kept and figures of the method; empty
+            when the phase begins.
     """
 
     number: int
@@ -141,7 +142,7 @@ def compress(settings: CompressSettings, *, watch: Watch = ignore_report) -> Com
 
     Args:
         settings: Task, steps, seed.
-        watch: Called after each phase, also after those that were done before.
+        watch: Called when a phase begins, and after each one, also those that were done before.
 
     Raises:
         DataError: The data set is missing or malformed.
@@ -159,11 +160,11 @@ def compress(settings: CompressSettings, *, watch: Watch = ignore_report) -> Com
     before, feasible = dense_key, ""
     for number, phase in enumerate(phases, 1):
         key = pipeline.name_phase(phase, before)
-        stored = folder.has(key)
-        if not stored:
+        title = title_phase(phase)
+        if not folder.has(key):
+            watch(PhaseReport(number=number, phases=len(phases), title=title, metrics={}))
             pipeline.run(phase, key, before=before if number > 1 else "")
         metrics = read_metrics(folder.path(key))
-        title = title_phase(phase)
         watch(PhaseReport(number=number, phases=len(phases), title=title, metrics=metrics))
         before = key
         if _is_checked(phase):

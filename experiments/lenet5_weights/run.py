@@ -89,6 +89,8 @@ def read_commit() -> str:
 
 def show(report: PhaseReport) -> None:
     """Print what came of a phase."""
+    if not report.metrics:
+        return
     kept = int(report.metrics.get("weights", 0))
     seconds = report.metrics.get("seconds", 0.0)
     print(
