@@ -38,10 +38,11 @@ from autocompress.store.artifacts import METRICS_FILE
 from autocompress.store.places import is_remote
 from autocompress.store.run_folder import RunFolder, open_folder
 from autocompress.train.checkpoint import Keeper
-from autocompress.train.loop import score_model
+from autocompress.train.loop import reestimate_norms_, score_model
 from autocompress.train.objective import BatchLoss
 
 VERSION = 1
+NORM_BATCHES, NORM_BATCH = 50, 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,6 +255,14 @@ class _Pipeline:
         )
         held, figures = run_phase_(phase, work)
         stage = remove_dead(Stage(stage.model.eval(), stage.graph, held))
+        # Running means are of the weights before they were projected, averaged or cut.
+        reestimate_norms_(
+            stage.model,
+            self.task.data.train,
+            batches=NORM_BATCHES,
+            batch_size=NORM_BATCH,
+            seed=_make_seed(key),
+        )
         figures |= {"seconds": time.monotonic() - begun, **self._score(stage)}
         self.folder.write(key, lambda path: save_stage(path, stage, self.task, figures))
         keeper.clear()
