@@ -10,14 +10,16 @@ from pathlib import Path
 
 import pandas as pd
 
+from autocompress.quantize.entropy import position_bits
+
 DENSE = 430_500
 DENSE_WITH_BIASES = 431_080
+SIZES = {"conv1": 500, "conv2": 25_000, "fc1": 400_000, "fc2": 5_000}
 
 
 def read_lines(path: Path) -> pd.DataFrame:
     """Return one row per finished model."""
     frame = pd.DataFrame([json.loads(line) for line in path.read_text().splitlines()])
-    frame["budget"] = frame.groupby(["arm", "epochs"])["kept"].transform("max")
     return frame.drop_duplicates(["arm", "seed", "epochs"], keep="last")
 
 
@@ -48,18 +50,23 @@ def print_layers(frame: pd.DataFrame) -> None:
 
 def print_bytes(frame: pd.DataFrame) -> None:
     """Print what entropy coding makes of values and positions, means over seeds."""
-    print(
-        "\n| arm | kept | values, bytes | bits a value | with tables | with positions | "
-        "against float32 |\n|---|---|---|---|---|---|---|"
-    )
+    head = "arm | kept | values, bytes | bits a value | with tables | positions: dense, own shape"
+    print(f"\n| {head} | in all | against float32 |\n|{'---|' * 8}")
     for (arm, _), rows in frame.groupby(["arm", "epochs"], sort=False):
         mean = rows[["kept", "value_bytes", "table_bytes", "position_bytes"]].mean()
         values, tables = mean["value_bytes"], mean["value_bytes"] + mean["table_bytes"]
+        dense = sum(count_places(row) for row in rows["layers"]) / len(rows)
         total = tables + mean["position_bytes"]
         print(
             f"| {arm} | {mean['kept']:,.0f} | {values:,.0f} | {8 * values / mean['kept']:.2f} | "
-            f"{tables:,.0f} | {total:,.0f} | {4 * DENSE / total:,.0f} |"
+            f"{tables:,.0f} | {dense:,.0f}, {mean['position_bytes']:,.0f} | {total:,.0f} | "
+            f"{4 * DENSE / total:,.0f} |"
         )
+
+
+def count_places(layers: dict[str, dict[str, int]]) -> float:
+    """Return the bytes that say which weights of the dense layers are kept."""
+    return sum(position_bits(SIZES[name], layer["kept"]) for name, layer in layers.items()) / 8
 
 
 def main(path: Path) -> None:
