@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from autocompress.jobs import VERSION, Candidate, Job, Outcome, hash_json
 
 COUNTS = st.dictionaries(st.text(max_size=8), st.integers(1, 4096), max_size=5)
-CANDIDATES = st.builds(Candidate, filters=COUNTS, columns=COUNTS)
+CANDIDATES = st.builds(Candidate, filters=COUNTS, columns=COUNTS, weights=COUNTS, bits=COUNTS)
 JOBS = st.builds(
     Job,
     stage=st.sampled_from(["fast", "round", "full"]),
@@ -41,6 +41,16 @@ def test_a_candidate_returns_from_json(candidate: Candidate) -> None:
     text = json.dumps(candidate.to_json())
 
     assert Candidate.from_json(json.loads(text)) == candidate
+
+
+def test_a_candidate_without_weights_and_bits_has_the_key_it_always_had() -> None:
+    plain = JOB.candidate
+    fine = replace(plain, weights={"conv2": 40}, bits={"conv2": 4})
+
+    # Made by the version before there were any.
+    assert plain.key() == "e54c3e1653108cbf920a55c0c233122427f18d74b23d7e4a5cd6f6f1da4811da"
+    assert Candidate.from_json({"filters": {}, "columns": {}}) == Candidate(filters={}, columns={})
+    assert len({plain.key(), fine.key(), replace(fine, bits={}).key()}) == 3
 
 
 @given(JOBS)

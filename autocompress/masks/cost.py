@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 
@@ -55,13 +56,17 @@ class Cost:
 class Sizes:
     """What the cost of a model follows from: layers in the order of the graph, then sums.
 
+    Each resource is worked out when it is asked for, which most are not while a search tries
+    counts.
+
     Attributes:
         rows: Kept filters; shape (layers,).
         columns: Kept columns; shape (layers,).
         left: Columns that the kept inputs leave; shape (layers,).
         gathered: Kept columns that need an index.
-        weights: Kept weights; shape (layers,).
+        kept: Kept weights; shape (layers,).
         bits: Bit widths; shape (layers,).
+        positions: Outputs per sample; shape (layers,).
         biases: Kept biases.
         affine: Channels of norms with gain and shift.
         norms: Channels of norms.
@@ -71,30 +76,55 @@ class Sizes:
     columns: np.ndarray
     left: np.ndarray
     gathered: int
-    weights: np.ndarray
+    kept: np.ndarray
     bits: np.ndarray
+    positions: np.ndarray
     biases: int
     affine: int
     norms: int
 
-    def price(self, positions: np.ndarray) -> Cost:
-        """Return the cost; ``positions`` are outputs of each layer per sample."""
-        block = self.rows * self.columns
-        weights = int(self.weights.sum())
-        others = self.biases + NORM_AFFINE * self.affine
-        statistics = NORM_STATISTICS * self.norms
-        stored = int(block.sum()) + others + statistics
-        coded = count_weight_bits(block, self.weights, self.bits) + log2_choose(
-            self.left, self.columns
-        )
-        coded_bytes = FLOAT_BYTES * (others + statistics) + float(coded.sum()) / 8
-        return Cost(
-            weights=weights,
-            params=weights + others,
-            macs=int((block * positions).sum()),
-            bytes=FLOAT_BYTES * stored + INDEX_BYTES * self.gathered,
-            coded_bytes=math.ceil(coded_bytes),
-        )
+    @cached_property
+    def block(self) -> np.ndarray:
+        """Return the weights in kept filters and columns; shape (layers,)."""
+        return self.rows * self.columns
+
+    @property
+    def others(self) -> int:
+        """Return the parameters that are no weights."""
+        return self.biases + NORM_AFFINE * self.affine
+
+    @property
+    def weights(self) -> int:
+        """Return :attr:`Cost.weights`."""
+        return int(self.kept.sum())
+
+    @property
+    def params(self) -> int:
+        """Return :attr:`Cost.params`."""
+        return self.weights + self.others
+
+    @property
+    def macs(self) -> int:
+        """Return :attr:`Cost.macs`."""
+        return int((self.block * self.positions).sum())
+
+    @property
+    def bytes(self) -> int:
+        """Return :attr:`Cost.bytes`."""
+        stored = int(self.block.sum()) + self.others + NORM_STATISTICS * self.norms
+        return FLOAT_BYTES * stored + INDEX_BYTES * self.gathered
+
+    @property
+    def coded_bytes(self) -> int:
+        """Return :attr:`Cost.coded_bytes`."""
+        bits = count_weight_bits(self.block, self.kept, self.bits)
+        bits = bits + log2_choose(self.left, self.columns)
+        floats = self.others + NORM_STATISTICS * self.norms
+        return math.ceil(FLOAT_BYTES * floats + float(bits.sum()) / 8)
+
+    def price(self) -> Cost:
+        """Return all of them."""
+        return Cost(**{one.name: getattr(self, one.name) for one in fields(Cost)})
 
 
 class CostModel:
@@ -147,7 +177,17 @@ class CostModel:
         weights: np.ndarray | None = None,
         bits: np.ndarray | None = None,
     ) -> Cost:
-        """Return the cost of so many kept units, columns and weights.
+        """Return the cost of what :meth:`measure` takes."""
+        return self.measure(keeps, columns, weights, bits).price()
+
+    def measure(
+        self,
+        keeps: np.ndarray,
+        columns: np.ndarray,
+        weights: np.ndarray | None = None,
+        bits: np.ndarray | None = None,
+    ) -> Sizes:
+        """Return what the cost of so many kept units, columns and weights follows from.
 
         Args:
             keeps: Shape (groups,).
@@ -158,18 +198,18 @@ class CostModel:
         kept = np.append(keeps, 1)
         rows = self.count_rows(keeps)
         left = self.count_open(keeps)
-        sizes = Sizes(
+        return Sizes(
             rows=rows,
             columns=columns,
             left=left,
             gathered=int(columns[columns < left].sum()),
-            weights=rows * columns if weights is None else weights,
+            kept=rows * columns if weights is None else weights,
             bits=np.full(len(rows), FLOAT_BITS) if bits is None else bits,
+            positions=self.positions,
             biases=int(rows[self.has_bias].sum()),
             affine=int(np.rint(self.affine @ kept)),
             norms=int(np.rint(self.norms @ kept)),
         )
-        return sizes.price(self.positions)
 
     def count_rows(self, keeps: np.ndarray) -> np.ndarray:
         """Return the filters of each layer when ``keeps`` units of each group are kept.
@@ -241,10 +281,11 @@ def count_masks(graph: LayerGraph, masks: Masks, bits: Mapping[str, int] = NO_BI
         columns=np.array(columns),
         left=np.array(left),
         gathered=gathered,
-        weights=np.array(weights),
+        kept=np.array(weights),
         bits=read_bits(graph, bits),
+        positions=np.array([layer.positions for layer in graph.layers]),
         biases=sum(count for layer, count in biased if layer.has_bias),
         affine=sum(count for affine, count in kept if affine),
         norms=sum(count for _, count in kept),
     )
-    return sizes.price(np.array([layer.positions for layer in graph.layers]))
+    return sizes.price()

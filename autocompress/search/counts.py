@@ -330,8 +330,8 @@ def _differ(one: Counts, other: Counts) -> bool:
 
 
 def _fits(bounds: Bounds, counts: Counts, limits: Mapping[str, float]) -> bool:
-    cost = count_cost(bounds, counts)
-    return all(getattr(cost, name) <= limit for name, limit in limits.items())
+    sizes = bounds.model.measure(counts.keeps, counts.columns, counts.weights, counts.bits)
+    return all(getattr(sizes, name) <= limit for name, limit in limits.items())
 
 
 def _refuse_unreachable(cost: Cost, limits: Mapping[str, float]) -> None:
