@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,6 +25,7 @@ def compress(
     from autocompress.evaluate.compress import CompressSettings, PhaseReport
     from autocompress.evaluate.compress import compress as run
     from autocompress.settings import read_settings
+    from autocompress.zoo.make import is_known
 
     chosen = read_settings(CompressSettings, settings, override or ())
     console = open_console(stderr=as_json)
@@ -57,10 +59,9 @@ def compress(
             markup=False,
         )
         console.print(f"model: {done.folder}", markup=False)
-        data = f" --data {shlex.quote(chosen.task.data.root)}" if chosen.task.data.root else ""
-        console.print(
-            f"check it: autocompress evaluate {shlex.quote(str(done.folder))}{data}", markup=False
-        )
+        made_by = "" if is_known(chosen.task.model.name) else chosen.task.model.name
+        check = name_check(done.folder, data=chosen.task.data.root, factory=made_by)
+        console.print(f"check it: {check}", markup=False)
     if not done.reached:
         console.print(
             f"a step fell below method.worst_metric = {chosen.method.worst_metric}; this is the "
@@ -68,3 +69,17 @@ def compress(
             markup=False,
         )
         raise typer.Exit(BELOW)
+
+
+def name_check(folder: Path, *, data: str, factory: str) -> str:
+    """Return the command that tests the model in ``folder``.
+
+    Args:
+        folder: A finished model.
+        data: Where the data are; empty for the digits.
+        factory: Who makes the dense model; empty for one of ours.
+    """
+    words = ["autocompress", "evaluate", str(folder)]
+    words += ["--data", data] if data else []
+    words += ["--factory", factory] if factory else []
+    return shlex.join(words)

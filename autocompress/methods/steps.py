@@ -28,8 +28,8 @@ class PruneStep:
             ``layers`` says it.
         density: The same as a share of the dense model's weights, in (0, 1].
         layers: Kept weights by layer instead of one budget; layers not named keep what they have.
-        by: ``gradual`` lowers the budget by a cosine over the training and drops the weights of
-            least score as it goes; ``admm`` pulls the weights to their projection; ``one_shot``
+        by: ``gradual`` lowers the budget geometrically over the training and drops the weights
+            of least score as it goes; ``admm`` pulls the weights to their projection; ``one_shot``
             drops them at once, without training.
         score: What makes weights of different layers comparable. ``curvature``: w^2 sqrt(E g^2),
             what a quadratic model of the loss says their removal costs (optimal brain damage)
@@ -114,7 +114,6 @@ class QuantizeStep:
         freeze: After that, shares of the weights in ascending order, in (0, 1): the so many
             nearest to their levels are held there and the others retrained, each time for
             ``retrain`` (arXiv:1702.03044). At the end of the step all are at their levels.
-        keep_zeros: Whether kept weights may come to the level 0.
         train: Training of ``admm`` and ``straight_through``.
         retrain: Training after each share.
         admm: Penalty and updates of ``admm``.

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from autocompress.cli.compress import name_check
 from tests.cli.conftest import Commands
 
 SETTINGS = """
@@ -49,6 +50,16 @@ def test_a_model_comes_out_that_evaluate_reads(
     told = commands.run("evaluate", folder, "--json")
     accuracy = json.loads(told.out)["test_accuracy"]
     assert f"test accuracy {accuracy:.4f}, read once" in shown.out
+
+
+@pytest.mark.parametrize(
+    ("data", "factory", "options"),
+    [("", "", ""), ("a b", "", " --data 'a b'"), ("c", "m:make", " --data c --factory m:make")],
+)
+def test_the_command_shown_names_data_and_maker(data: str, factory: str, options: str) -> None:
+    shown = name_check(Path("run"), data=data, factory=factory)
+
+    assert shown == f"autocompress evaluate run{options}"
 
 
 def test_the_same_again_is_done_at_once_and_speaks_json(
