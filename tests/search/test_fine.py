@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ from autocompress.search.records import Record
 from autocompress.search.relax import relax_densities
 from autocompress.search.searcher import Searcher
 from autocompress.search.settings import Objective, SearcherName, SearchSettings
-from autocompress.search.space import SpaceSettings
+from autocompress.search.space import SpaceSettings, read_space, write_space
 from autocompress.search.warm import fits_space
 from tests.fakes import make_resnet_graph, make_small_graph
 
@@ -326,3 +327,18 @@ def test_a_layer_left_alone_cannot_be_asked_for(key: str) -> None:
 
     with pytest.raises(SettingError, match=f"space.{key}: no 'fc' to choose"):
         make_bounds(space, GRAPH, GRAPH, FULL)
+
+
+def test_a_written_space_says_what_its_settings_say(tmp_path: Path) -> None:
+    settings = replace(FINE, leave_alone=("stem",), weights={"fc": (0.1, 0.5)})
+    path = tmp_path / "space.toml"
+
+    write_space(path, GRAPH, settings)
+    plain = tmp_path / "plain.toml"
+    write_space(plain, GRAPH)
+
+    found = make_bounds(read_space(path), GRAPH, GRAPH, FULL).fine
+    wanted = make_bounds(settings, GRAPH, GRAPH, FULL).fine
+    for field in ("low", "high", "table", "steps"):
+        assert getattr(found, field).tolist() == getattr(wanted, field).tolist()
+    assert "[weights]" not in plain.read_text()

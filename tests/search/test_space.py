@@ -98,13 +98,14 @@ def test_wrong_multiples_and_nested_files_are_refused(tmp_path: Path) -> None:
     "path", sorted(Path("search_spaces").glob("*.toml")), ids=lambda p: p.stem
 )
 def test_shipped_files_name_what_the_models_of_the_zoo_have(path: Path) -> None:
-    shape = {"digits_cnn": (1, 8, 8), "lenet5": (1, 28, 28)}.get(path.stem, (3, 32, 32))
-    model = make_model(ModelSettings(name=path.stem), shape, 10)
+    net = path.stem.removesuffix("_weights")
+    shape = {"digits_cnn": (1, 8, 8), "lenet5": (1, 28, 28)}.get(net, (3, 32, 32))
+    model = make_model(ModelSettings(name=net), shape, 10)
     names = {name for name, module in model.named_modules() if hasattr(module, "weight")}
 
     space = read_space(path)
 
-    assert set(space.filters) | set(space.columns) <= names
+    assert {*space.filters, *space.columns, *space.weights, *space.layer_bits} <= names
     assert set(space.columns) == {
         name
         for name, module in model.named_modules()
