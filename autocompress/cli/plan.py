@@ -78,6 +78,9 @@ def measure_search(settings: Settings, plan: Estimate, task: Task, base: Base) -
     epochs = settings.task.train.epochs
     epochs += plan.left["round"] * (evaluate.round.prune.epochs + evaluate.round.retrain.epochs)
     epochs += plan.left["full"] * (full.prune.epochs + full.retrain.epochs + full.final.epochs)
+    if settings.space.bits or settings.space.layer_bits:
+        levels = full.quantize
+        epochs += plan.left["full"] * (levels.train.epochs + levels.settle.epochs)
     return plan.left["fast"] * fast_s + epochs * time_epoch(settings, task, base)
 
 
