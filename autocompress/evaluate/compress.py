@@ -14,6 +14,7 @@ from autocompress.evaluate.settings import DistillSettings, EvaluateSettings
 from autocompress.evaluate.stage import (
     Stage,
     begin_stage,
+    clear_signs_,
     count_nonzero,
     load_stage,
     read_metrics,
@@ -35,7 +36,6 @@ from autocompress.methods.steps import (
 from autocompress.methods.work import Work
 from autocompress.settings import settings_to_json
 from autocompress.store.artifacts import METRICS_FILE
-from autocompress.store.places import is_remote
 from autocompress.store.run_folder import RunFolder, open_folder
 from autocompress.train.checkpoint import Keeper
 from autocompress.train.loop import reestimate_norms_, score_model
@@ -53,7 +53,8 @@ class ProgressiveSettings:
         steps: Run one after the other; ``[[method.steps]]`` tables, see ``methods.steps``.
         distill: The dense model's part in the loss of all steps.
         worst_metric: Validation metric that the model must hold after each step that retrains
-            or brings weights to their levels; the pipeline ends at the last model that does.
+            or brings weights to their levels, and after the last; the pipeline ends at the last
+            model that does.
         keep_s: Seconds between two checkpoints of a running step.
     """
 
@@ -154,21 +155,23 @@ def compress(settings: CompressSettings, *, watch: Watch = ignore_report) -> Com
     run_dir = settings.run_dir or f"runs/{settings.name}"
     folder = open_folder(run_dir)
     model, dense_key, dense_metrics = train_dense(task, folder)
-    local = Path(f"runs/{settings.name}" if is_remote(run_dir) else run_dir)
-    pipeline = _Pipeline(settings, task, folder, make_base(model, task), local / "checkpoints")
+    base = make_base(model, task)
+    pipeline = _Pipeline(settings, task, folder, base, folder.root / "checkpoints")
     phases = expand_steps(settings.method.steps)
     watch(PhaseReport(number=0, phases=len(phases), title="dense", metrics=dense_metrics))
     before, feasible = dense_key, ""
     for number, phase in enumerate(phases, 1):
         key = pipeline.name_phase(phase, before)
         title = title_phase(phase)
-        if not folder.has(key):
+        if folder.has(key):
+            pipeline.make_keeper(key).clear()  # Of a run that was killed before it could.
+        else:
             watch(PhaseReport(number=number, phases=len(phases), title=title, metrics={}))
             pipeline.run(phase, key, before=before if number > 1 else "")
         metrics = read_metrics(folder.path(key))
         watch(PhaseReport(number=number, phases=len(phases), title=title, metrics=metrics))
         before = key
-        if _is_checked(phase):
+        if _is_checked(phase) or number == len(phases):
             if not _holds(metrics["val_metric"], settings):
                 break
             feasible = key
@@ -235,14 +238,17 @@ class _Pipeline:
             }
         )
 
+    def make_keeper(self, key: str) -> Keeper:
+        """Return what keeps the training of the phase called ``key``."""
+        path = self.checkpoints / f"{key}.training"
+        return Keeper(path, key=key, seconds=self.settings.method.keep_s)
+
     def run(self, phase: Phase, key: str, *, before: str) -> None:
         """Run ``phase`` on the stored model ``before``, the dense one when empty; store it."""
         begun = time.monotonic()
         # Always from stored bits: a run that was cut off and one that was not are the same.
         stage = load_stage(self.folder.path(before), self.task) if before else self._begin()
-        keeper = Keeper(
-            self.checkpoints / f"{key}.training", key=key, seconds=self.settings.method.keep_s
-        )
+        keeper = self.make_keeper(key)
         work = Work(
             model=stage.model,
             graph=stage.graph,
@@ -255,6 +261,7 @@ class _Pipeline:
         )
         held, figures = run_phase_(phase, work)
         stage = remove_dead(Stage(stage.model.eval(), stage.graph, held))
+        clear_signs_(stage)
         # Running means are of the weights before they were projected, averaged or cut.
         reestimate_norms_(
             stage.model,
@@ -268,9 +275,10 @@ class _Pipeline:
         keeper.clear()
 
     def finish(self, key: str, *, reached: bool) -> Compressed:
-        """Store the model called ``key`` as finished, once more without dead units."""
+        """Store the model called ``key`` as finished, tested once."""
         name = hash_json({"version": VERSION, "finished": key})
         stage = load_stage(self.folder.path(key), self.task)
+        clear_signs_(stage)
         dense = {name: one.numel() for name, one in self.dense.model.named_parameters()}
         weights = describe_weights(stage.model, stage.graph, dense=dense)
         if not self.folder.has(name):

@@ -110,6 +110,8 @@ def test_the_finished_model_is_ordinary_and_holds_its_figures(whole: Compressed)
     assert 0 <= whole.metrics["test_metric"] <= 1
     assert json.loads((whole.folder / "metrics.json").read_text()) == whole.metrics
     assert model(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
+    # A masked weight is left as -0.0 by half, and every bit that is not 0 is stored.
+    assert not any(bool(one[one == 0].signbit().any()) for one in weights)
 
 
 def test_another_seed_gives_another_model(tmp_path: Path, whole: Compressed) -> None:
@@ -140,6 +142,44 @@ def test_a_pipeline_ends_at_the_last_model_that_holds_the_metric(tmp_path: Path)
     hopeless = replace(settings, method=replace(settings.method, worst_metric=1.1))
     with pytest.raises(EvaluationError, match=r"no step holds 1\.1"):
         compress(hopeless)
+
+
+def test_the_model_of_the_last_step_has_to_hold_the_metric_too(tmp_path: Path) -> None:
+    steps = (RetrainStep(train=SHORT), PruneStep(weights=60, by="one_shot"))
+    settings = make_settings(tmp_path, steps)
+    settings = replace(settings, method=replace(settings.method, worst_metric=0.3))
+
+    done = compress(settings)
+
+    assert not done.reached
+    assert done.metrics["val_metric"] >= 0.3
+
+
+def test_a_checkpoint_left_by_a_kill_after_its_phase_was_stored_goes(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path, (RetrainStep(train=SHORT),))
+    assert cut_off(settings, 6) is None  # In the second training: the first is the dense model's.
+    (kept,) = (tmp_path / "checkpoints").glob("*")
+    content = kept.read_bytes()
+    compress(settings)
+    assert not kept.exists()
+    kept.write_bytes(content)
+
+    compress(settings)
+
+    assert not kept.exists()
+
+
+@pytest.mark.gpu
+def test_a_pipeline_goes_on_where_it_was_cut_off_on_a_gpu(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path)
+    settings = replace(settings, task=replace(settings.task, device="cuda"))
+    tries = 1
+    while (done := cut_off(settings, 7)) is None:
+        tries += 1
+        assert tries <= CALLS
+
+    assert done.reached
+    assert done.metrics["dead_weights"] == 0
 
 
 def test_a_layer_without_any_path_is_named(tmp_path: Path) -> None:
