@@ -26,7 +26,7 @@ def prune_phase_(step: PruneStep, work: Work) -> tuple[Held, dict[str, float]]:
     """Prune the model of ``work`` in place; return what is held from here on, and figures.
 
     Raises:
-        SettingError: The step names an unknown layer, or wants more weights than there are.
+        SettingError: The step names an unknown layer, or comes after levels.
     """
     if work.held.frozen:
         raise SettingError("method.steps: weights at their levels cannot be pruned; prune before")
@@ -51,10 +51,10 @@ def prune_phase_(step: PruneStep, work: Work) -> tuple[Held, dict[str, float]]:
 
 
 def find_budget(step: PruneStep, work: Work) -> int:
-    """Return the weights that the whole model keeps.
+    """Return the weights that the whole model keeps: what is asked for, at most all there are.
 
     Raises:
-        SettingError: A layer is unknown, or there are fewer weights already.
+        SettingError: A layer is unknown.
     """
     names = [layer.name for layer in work.graph.layers]
     unknown = [name for name in step.layers if name not in names]
@@ -81,7 +81,7 @@ def _start_curvature(step: PruneStep, work: Work) -> Curvature | None:
 
 def _follow_curvature(curvature: Curvature) -> Hooks:
     def load(state: dict[str, Any]) -> None:
-        curvature.squares = dict(state)
+        curvature.load(state)
 
     return Hooks(
         on_gradient=lambda step: curvature.add_gradient(),
@@ -110,7 +110,7 @@ def _lower_gradually_(
 
     def load(state: dict[str, Any]) -> None:
         nonlocal masks, grip
-        masks = dict(state)
+        masks = {name: state[name].to(one.device) for name, one in masks.items()}
         grip = Grip(work.model, work.graph, replace(work.held, masks=masks))
 
     lower = Hooks(on_step=on_step, state_dict=lambda: dict(masks), load_state_dict=load)

@@ -47,6 +47,11 @@ class Curvature:
         torch._foreach_mul_(squares, decay)
         torch._foreach_addcmul_(squares, gradients, gradients, value=1 - decay)
 
+    def load(self, squares: Mapping[str, Tensor]) -> None:
+        """Set the mean squared gradients; they may come from another device."""
+        for name, one in self.squares.items():
+            one.copy_(squares[name])
+
     def scale(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return weights whose squares are the costs of their removal."""
         return {name: one * self.squares[name].pow(0.25) for name, one in weights.items()}
@@ -81,18 +86,26 @@ def choose_weights(
         step: Says how weights are scored, and the counts by layer if there are any.
         graph: Of the model.
         weights: By layer.
-        keep: Weights of the whole model; not used with counts by layer.
+        keep: Weights of the whole model; with counts by layer, as far as they are on the way.
         within: Nothing else is kept.
         curvature: For the score of that name.
     """
     scaled = dict(weights) if curvature is None else curvature.scale(weights)
     inside = {name: one * within[name] for name, one in scaled.items()}
     if step.layers:
+        counts = _share_among(step.layers, keep, within)
         return {
-            name: within[name] & keep_weights(one.abs(), min(step.layers[name], one.numel()))
-            if name in step.layers
-            else within[name]
-            for name, one in inside.items()
+            name: within[name] & keep_weights(inside[name].abs(), count)
+            for name, count in counts.items()
         }
     allocation = Allocation(normalize=NORMALIZE[step.score], minimum=step.minimum)
     return allocate_weights(graph, inside, keep, allocation, within=within)
+
+
+def _share_among(layers: Mapping[str, int], keep: int, within: WeightMasks) -> dict[str, int]:
+    """Return counts by layer between those of ``within`` and the wanted ones, ``keep`` in all."""
+    there = {name: int(one.sum()) for name, one in within.items()}
+    wanted = {name: min(layers.get(name, count), count) for name, count in there.items()}
+    excess = sum(there.values()) - sum(wanted.values())
+    share = max(0, keep - sum(wanted.values())) / max(1, excess)
+    return {name: count + round(share * (there[name] - count)) for name, count in wanted.items()}

@@ -47,10 +47,15 @@ def quantize_phase_(step: QuantizeStep, work: Work) -> tuple[Held, dict[str, flo
     """Train the model of ``work`` towards its levels; its weights are not yet held there.
 
     Raises:
-        SettingError: The step names an unknown layer.
+        SettingError: The step names an unknown layer, or none that could still change.
     """
     names = [name for name in select_layers(step.layers, work.graph) if not _is_frozen(name, work)]
-    if step.by == "one_shot" or not names:
+    if not names:
+        raise SettingError(
+            "method.steps: want a layer to quantise that is not held at its levels yet, got none "
+            f"in {' '.join(step.layers)}"
+        )
+    if step.by == "one_shot":
         return work.held, {}
     if step.by == "straight_through":
         hidden = _HiddenWeights(names, step.levels, work)

@@ -64,6 +64,7 @@ class _Swaps:
         self._means = {name: torch.zeros_like(one) for name, one in self._parameters.items()}
         self.masks: WeightMasks = dict(work.held.masks)
         self.swapped = 0
+        self._fixed = {name for name, one in work.held.frozen.items() if bool(one.any())}
         self._grip = Grip(work.model, work.graph, work.held)
 
     def follow(self) -> None:
@@ -91,30 +92,34 @@ class _Swaps:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a stored state."""
-        self.masks, self.swapped = dict(state["masks"]), int(state["swapped"])
-        self._means, self._curvature.squares = dict(state["means"]), dict(state["squares"])
+        devices = {name: one.device for name, one in self.masks.items()}
+        self.masks = {name: state["masks"][name].to(device) for name, device in devices.items()}
+        self.swapped = int(state["swapped"])
+        for name, one in self._means.items():
+            one.copy_(state["means"][name])
+        self._curvature.load(state["squares"])
         self._regrip()
 
     def _swap(self, share: float) -> None:
         weights = read_weights(self._work.model, self._work.graph)
-        fixed = self._work.held.frozen
-        kept = {
-            name: one & ~fixed[name] if name in fixed else one for name, one in self.masks.items()
-        }
+        # A layer with weights at their levels stays as it is: a new weight would be at none.
+        kept = {name: one for name, one in self.masks.items() if name not in self._fixed}
+        removed = {name: ~one for name, one in kept.items()}
         count = min(
             round(share * sum(int(one.sum()) for one in kept.values())),
-            sum(int((~one).sum()) for one in self.masks.values()),
+            sum(int(one.sum()) for one in removed.values()),
         )
+        if not count:
+            return
         costs = {name: one.square() for name, one in self._curvature.scale(weights).items()}
         gains = {
             name: mean.square() / self._curvature.squares[name].sqrt().clamp(min=1e-30)
             for name, mean in self._means.items()
         }
         dropped = _choose({name: -one for name, one in costs.items()}, kept, count)
-        grown = _choose(gains, {name: ~one for name, one in self.masks.items()}, count)
-        self.masks = {
-            name: (one & ~dropped[name]) | grown[name] for name, one in self.masks.items()
-        }
+        grown = _choose(gains, removed, count)
+        changed = {name: (one & ~dropped[name]) | grown[name] for name, one in kept.items()}
+        self.masks = {**self.masks, **changed}
         self.swapped += count
         self._regrip()
 

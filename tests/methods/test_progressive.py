@@ -13,7 +13,9 @@ from autocompress.evaluate.stage import begin_stage
 from autocompress.evaluate.task import Task, TaskSettings, open_task
 from autocompress.masks.paths import keep_live
 from autocompress.methods.held import Held, read_weights
+from autocompress.methods.lower import find_budget
 from autocompress.methods.progressive import run_phase_
+from autocompress.methods.sensitivity import choose_weights
 from autocompress.methods.settle import select_layers
 from autocompress.methods.steps import FreezePhase, Phase, PruneStep, QuantizeStep, RetrainStep
 from autocompress.methods.work import Work
@@ -79,6 +81,24 @@ def test_budgets_by_layer_and_by_density_are_met(task: Task) -> None:
     assert int(by_layer.held.masks[names[-1]].sum()) == 33
     assert bool(by_layer.held.masks[names[1]].all())
     assert sparse.held.count() == round(0.1 * dense)
+
+
+def test_counts_by_layer_are_reached_along_a_falling_budget(task: Task) -> None:
+    work = make_work(task)
+    layers = {layer.name: 50 for layer in work.graph.layers[1:]}
+    step = PruneStep(layers=layers, by="gradual", score="magnitude")
+    weights, masks = read_weights(work.model, work.graph), work.held.masks
+    end = find_budget(step, work)
+
+    for keep in (20_000, 5_000, 5_000, 1_000, end):
+        before = masks
+        masks = choose_weights(step, work.graph, weights, keep=keep, within=before, curvature=None)
+        # Each of the layers is rounded to whole weights.
+        assert abs(sum(int(one.sum()) for one in masks.values()) - keep) <= len(masks)
+        assert not any(bool((masks[name] & ~one).any()) for name, one in before.items())
+
+    assert {name: int(masks[name].sum()) for name in layers} == layers
+    assert bool(masks[work.graph.layers[0].name].all())
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -198,6 +218,16 @@ def test_what_is_at_its_levels_is_not_swapped(task: Task) -> None:
 
     for name, frozen in work.held.frozen.items():
         after = read_weights(done.model, done.graph)[name]
-        assert torch.equal(
-            after[frozen & done.held.masks[name]], before[name][frozen & done.held.masks[name]]
-        )
+        alive = done.held.masks[name]
+        assert torch.equal(after[frozen & alive], before[name][frozen & alive])
+        assert not bool((alive & ~frozen).any())  # A new weight would be at no level.
+    others = [name for name in work.held.masks if name not in work.held.frozen]
+    assert any(bool((done.held.masks[n] & ~work.held.masks[n]).any()) for n in others)
+
+
+def test_levels_that_are_held_are_not_asked_for_again(task: Task) -> None:
+    step = QuantizeStep(levels=Levels(bits=8), by="one_shot")
+    work = run(run(make_work(task), step), FreezePhase(step=step, share=1.0))
+
+    with pytest.raises(SettingError, match="not held at its levels yet, got none in all"):
+        run(work, replace(step, levels=Levels(bits=4)))
