@@ -38,6 +38,10 @@ ACROSS = {
     "test_reuse",
     "test_scaling",
     "test_end_to_end",
+    "test_admm_state",
+    "test_single",  # Single weights in masks, costs and compaction.
+    "test_fine",  # Weights and bits as dimensions.
+    "test_fine_search",
 }
 
 # The patterns are in pieces, so that they do not find themselves here.
