@@ -60,7 +60,7 @@ def make_app() -> typer.Typer:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line and exit with its code.
 
-    0 done, 1 error, 2 usage, 3 done but no model holds the wanted metric, 130 interrupted.
+    0 done, 1 error, 2 usage, 3 done but the wanted metric was not held, 130 interrupted.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     sys.argv[1:] = [hide_passwords(argument) for argument in sys.argv[1:]]  # Trackers store it.

@@ -1,10 +1,13 @@
 """One model through a progressive pipeline, without a search; killed anywhere, it goes on."""
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from autocompress.errors import EvaluationError, SettingError
 from autocompress.evaluate.base import Base, make_base
@@ -31,6 +34,7 @@ from autocompress.methods.steps import (
     QuantizeStep,
     RetrainStep,
     Step,
+    check_order,
     expand_steps,
 )
 from autocompress.methods.work import Work
@@ -41,7 +45,8 @@ from autocompress.train.checkpoint import Keeper
 from autocompress.train.loop import reestimate_norms_, score_model
 from autocompress.train.objective import BatchLoss
 
-VERSION = 1
+VERSION = 2
+PLACES_OF_DATA = ("root", "download", "memory_limit_bytes")
 NORM_BATCHES, NORM_BATCH = 50, 128
 
 
@@ -91,6 +96,7 @@ class CompressSettings:
             raise SettingError("method.steps: want one step or more, got none")
         if self.seed < 0:
             raise SettingError(f"seed: want 0 or more, got {self.seed}")
+        check_order(self.method.steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,13 +167,13 @@ def compress(settings: CompressSettings, *, watch: Watch = ignore_report) -> Com
     watch(PhaseReport(number=0, phases=len(phases), title="dense", metrics=dense_metrics))
     before, feasible = dense_key, ""
     for number, phase in enumerate(phases, 1):
-        key = pipeline.name_phase(phase, before)
+        key = pipeline.name_phase(phase, before, number)
         title = title_phase(phase)
         if folder.has(key):
             pipeline.make_keeper(key).clear()  # Of a run that was killed before it could.
         else:
             watch(PhaseReport(number=number, phases=len(phases), title=title, metrics={}))
-            pipeline.run(phase, key, before=before if number > 1 else "")
+            pipeline.run(phase, key, before=before if number > 1 else "", number=number)
         metrics = read_metrics(folder.path(key))
         watch(PhaseReport(number=number, phases=len(phases), title=title, metrics=metrics))
         before = key
@@ -224,9 +230,14 @@ class _Pipeline:
     dense: Base
     checkpoints: Path
 
-    def name_phase(self, phase: Phase, before: str) -> str:
-        """Return the key of what ``phase`` makes of the model called ``before``."""
+    def name_phase(self, phase: Phase, before: str, number: int) -> str:
+        """Return the key of what ``phase``, the ``number``-th, makes of the model ``before``.
+
+        Where the data lie does not belong to it; what they are is in the dense model's key.
+        """
         task, method = settings_to_json(self.settings.task), self.settings.method
+        for name in PLACES_OF_DATA:
+            del task["data"][name]
         return hash_json(
             {
                 "version": VERSION,
@@ -235,6 +246,7 @@ class _Pipeline:
                 "distill": settings_to_json(method.distill),
                 "task": {name: task[name] for name in ("loss", "metric", "data", "model")},
                 "seed": self.settings.seed,
+                "number": number,
             }
         )
 
@@ -243,9 +255,9 @@ class _Pipeline:
         path = self.checkpoints / f"{key}.training"
         return Keeper(path, key=key, seconds=self.settings.method.keep_s)
 
-    def run(self, phase: Phase, key: str, *, before: str) -> None:
+    def run(self, phase: Phase, key: str, *, before: str, number: int) -> None:
         """Run ``phase`` on the stored model ``before``, the dense one when empty; store it."""
-        begun = time.monotonic()
+        begun, seed = time.monotonic(), make_seed(self.settings.seed, number)
         # Always from stored bits: a run that was cut off and one that was not are the same.
         stage = load_stage(self.folder.path(before), self.task) if before else self._begin()
         keeper = self.make_keeper(key)
@@ -256,7 +268,7 @@ class _Pipeline:
             dense_weights=sum(layer.weights for layer in self.dense.graph.layers),
             source=self.task.data.train,
             loss=self._make_loss(),
-            seed=_make_seed(key),
+            seed=seed,
             keeper=keeper,
         )
         held, figures = run_phase_(phase, work)
@@ -268,7 +280,7 @@ class _Pipeline:
             self.task.data.train,
             batches=NORM_BATCHES,
             batch_size=NORM_BATCH,
-            seed=_make_seed(key),
+            seed=seed,
         )
         figures |= {"seconds": time.monotonic() - begun, **self._score(stage)}
         self.folder.write(key, lambda path: save_stage(path, stage, self.task, figures))
@@ -287,7 +299,8 @@ class _Pipeline:
             self.folder.write(name, lambda path: save_model(path, stage.model, self.task, metrics))
         path = self.folder.path(name)
         stored = json.loads((path / METRICS_FILE).read_text(encoding="utf-8"))
-        return Compressed(folder=path, metrics=stored, weights=weights, reached=reached)
+        metrics = {key: math.nan if value is None else value for key, value in stored.items()}
+        return Compressed(folder=path, metrics=metrics, weights=weights, reached=reached)
 
     def _begin(self) -> Stage:
         return begin_stage(self.dense.copy().model, self.task)
@@ -308,6 +321,11 @@ class _Pipeline:
         }
 
 
-def _make_seed(key: str) -> int:
-    """Return a seed for each phase: phases of equal settings see other shuffles."""
-    return int(key[:12], 16)
+def make_seed(seed: int, number: int) -> int:
+    """Return the seed of a phase: phases of equal settings see other shuffles.
+
+    Args:
+        seed: Of the pipeline.
+        number: Of the phase, from 1.
+    """
+    return int(np.random.SeedSequence(seed, spawn_key=(number,)).generate_state(1)[0])

@@ -117,7 +117,8 @@ def apply_masks_(model: nn.Module, parameter_masks: Mapping[str, Tensor]) -> Non
     """Zero the parameters of ``model`` where their masks are 0."""
     for name, parameter in model.named_parameters():
         if name in parameter_masks:
-            parameter.mul_(parameter_masks[name])
+            # Plus zero: a negative value times 0 is -0.0, which would be stored as a value.
+            parameter.mul_(parameter_masks[name]).add_(0.0)
 
 
 def count_kept(graph: LayerGraph, masks: Masks) -> Candidate:

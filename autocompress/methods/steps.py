@@ -137,6 +137,12 @@ class QuantizeStep:
                 "method.steps: want the shares of freeze ascending and in (0, 1), got "
                 f"{list(self.freeze)}"
             )
+        if self.by == "straight_through" and (self.freeze or self.train.average):
+            raise SettingError(
+                'method.steps: by = "straight_through" leaves all weights at their levels: none '
+                "is nearer than another for freeze, and their average is at no level; want "
+                "neither"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +172,20 @@ def expand_steps(steps: tuple[PruneStep | RetrainStep | QuantizeStep, ...]) -> t
             # The last share is held without any training: a step that follows may retrain.
             phases += [FreezePhase(step=step, share=1.0)]
     return tuple(phases)
+
+
+def check_order(steps: tuple[PruneStep | RetrainStep | QuantizeStep, ...]) -> None:
+    """Refuse steps whose order cannot work, before hours are spent on the first ones.
+
+    Raises:
+        SettingError: A step prunes after one that quantises.
+    """
+    kinds = [step.do for step in steps]
+    if "quantize" in kinds and "prune" in kinds[kinds.index("quantize") :]:
+        raise SettingError(
+            "method.steps: weights at their levels cannot be pruned; want the steps that prune "
+            "before those that quantize"
+        )
 
 
 def lower_budget(begin: int, end: int, progress: float) -> int:

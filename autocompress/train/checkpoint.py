@@ -228,7 +228,7 @@ def describe_start(model: nn.Module, settings: Mapping[str, Any], **others: int)
     }
     content = hashlib.sha256()
     for tensor in tensors.values():
-        content.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        content.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return {
         "settings": dict(settings),
         "tensors": hash_json(outline),

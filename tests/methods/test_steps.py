@@ -11,6 +11,7 @@ from autocompress.methods.steps import (
     PruneStep,
     QuantizeStep,
     RetrainStep,
+    check_order,
     expand_steps,
     lower_budget,
 )
@@ -45,6 +46,8 @@ def test_steps_of_every_kind_are_read_and_written() -> None:
         ({"do": "quantize", "freeze": [0.5, 0.3]}, "ascending"),
         ({"do": "quantize", "freeze": [1.0]}, r"in \(0, 1\)"),
         ({"do": "quantize", "layers": []}, "layers to quantise"),
+        ({"do": "quantize", "by": "straight_through", "freeze": [0.5]}, "straight_through"),
+        ({"do": "retrain", "swap": 1.0}, r"swap in \[0, 1\)"),
         ({"do": "quantize", "levels": {"bits": 1}}, r"levels\.bits"),
     ],
 )
@@ -76,3 +79,11 @@ def test_a_budget_falls_from_begin_to_end(begin: int, end: int, places: list[flo
     assert all(min(begin, end) <= budget <= begin for budget in budgets)
     assert lower_budget(begin, end, 1.0) == min(begin, end)
     assert lower_budget(begin, min(begin, end), 0.0) == begin
+
+
+def test_an_order_that_cannot_work_is_refused_at_once() -> None:
+    prune, quantize = PruneStep(weights=5), QuantizeStep()
+
+    check_order((prune, RetrainStep(), prune, quantize, RetrainStep(), quantize))
+    with pytest.raises(SettingError, match="prune before those that quantize"):
+        check_order((quantize, RetrainStep(), prune))

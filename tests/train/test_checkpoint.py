@@ -193,7 +193,7 @@ def test_another_training_ignores_the_file_until_it_writes(
     write_file(path)
     keeper = Keeper(path, key=key, seconds=1, clock=clock)
 
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="autocompress.train.checkpoint"):
         assert not keeper.open(start, {"box": box})
 
     assert box.state == {"count": 5}
