@@ -46,6 +46,7 @@ from autocompress.train.loop import reestimate_norms_, score_model
 from autocompress.train.objective import BatchLoss
 
 VERSION = 2
+ORIGIN_FILE = "pipeline.json"  # `clean` knows no such folder, and leaves it alone.
 PLACES_OF_DATA = ("root", "download", "memory_limit_bytes")
 NORM_BATCHES, NORM_BATCH = 50, 128
 
@@ -296,11 +297,18 @@ class _Pipeline:
         if not self.folder.has(name):
             metrics = {**self._score(stage), **read_test(stage.model, self.task)}
             metrics |= weights.to_metrics()
-            self.folder.write(name, lambda path: save_model(path, stage.model, self.task, metrics))
+            self.folder.write(name, lambda path: self._save(path, stage, metrics))
         path = self.folder.path(name)
         stored = json.loads((path / METRICS_FILE).read_text(encoding="utf-8"))
         metrics = {key: math.nan if value is None else value for key, value in stored.items()}
         return Compressed(folder=path, metrics=metrics, weights=weights, reached=reached)
+
+    def _save(self, path: Path, stage: Stage, metrics: dict[str, float]) -> None:
+        """Write a finished model, and beside it what it came from."""
+        save_model(path, stage.model, self.task, metrics)
+        method = settings_to_json(self.settings.method)
+        record = {"version": VERSION, "seed": self.settings.seed, "method": method}
+        (path / ORIGIN_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
     def _begin(self) -> Stage:
         return begin_stage(self.dense.copy().model, self.task)

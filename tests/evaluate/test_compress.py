@@ -22,7 +22,9 @@ from autocompress.evaluate.settings import DistillSettings
 from autocompress.evaluate.task import TaskSettings, open_task
 from autocompress.methods.steps import PruneStep, QuantizeStep, RetrainStep
 from autocompress.quantize.levels import Levels
+from autocompress.settings import parse_settings
 from autocompress.store.artifacts import load
+from autocompress.store.cleaning import list_items
 from autocompress.train.admm import AdmmSettings
 from autocompress.train.loop import TrainSettings
 from tests import limited_loss
@@ -206,3 +208,12 @@ def test_seeds_of_phases_hang_on_no_place(tmp_path: Path) -> None:
     )
     assert sum(not one.metrics for one in reports) == 8  # All trained anew.
     assert read_bytes(first) == read_bytes(second)
+
+
+def test_clean_finds_nothing_to_free_but_the_dense_model(whole: Compressed) -> None:
+    items = list_items(whole.folder.parents[2])
+
+    assert [item.kind for item in items] == ["dense"]
+    record = json.loads((whole.folder / "pipeline.json").read_text())
+    method = parse_settings(ProgressiveSettings, record["method"])
+    assert method.steps == STEPS
