@@ -63,15 +63,18 @@ def parse_settings(kind: type[T], record: Mapping[str, Any]) -> T:
 
 
 def settings_to_json(settings: Any) -> dict[str, Any]:
-    """Return ``settings`` as plain tables that :func:`parse_settings` reads."""
-    record: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
+    """Return ``settings`` as plain tables that :func:`parse_settings` reads.
+
+    ``2.0`` becomes ``2``: a default written as ``2`` and the ``2.0`` that is read back from these
+    tables must lead to the same hashes.
+    """
+    record: dict[str, Any] = _merge_numbers(json.loads(json.dumps(asdict(settings))))
     return record
 
 
 def hash_settings(settings: Any) -> str:
     """Return the SHA-256 of ``settings``; ``2`` and ``2.0`` are the same value."""
-    record = _merge_numbers(settings_to_json(settings))
-    text = json.dumps(record, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(settings_to_json(settings), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

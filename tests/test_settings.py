@@ -1,3 +1,4 @@
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -5,6 +6,7 @@ from typing import Literal
 import pytest
 
 from autocompress.errors import SettingError
+from autocompress.evaluate.settings import EvaluateSettings
 from autocompress.settings import (
     flatten_settings,
     hash_settings,
@@ -103,3 +105,12 @@ def test_settings_survive_json_and_hash_alike() -> None:
     assert hash_settings(again) == hash_settings(outer)
     assert hash_settings(Outer(name="b")) != hash_settings(Outer(name="c"))
     assert flatten_settings(settings_to_json(outer))["inner.epochs"] == 3
+
+
+def test_tables_read_back_are_the_same_tables() -> None:
+    settings = EvaluateSettings()  # Its defaults hold whole numbers for floats.
+
+    record = settings_to_json(settings)
+    again = settings_to_json(parse_settings(EvaluateSettings, record))
+
+    assert json.dumps(again) == json.dumps(record)
