@@ -254,7 +254,7 @@ def test_a_source_that_evaluates_otherwise_is_refused(tmp_path: Path, first: Sou
     evaluate = parse_settings(EvaluateSettings, {"fast": {"retrain": {"epochs": 9.0}}})
     settings = make_settings(tmp_path, evaluate=evaluate)
 
-    with pytest.raises(StudyError, match=r"evaluate\.fast\.retrain\.epochs is .* there but 9$"):
+    with pytest.raises(StudyError, match=r"evaluate\.fast\.retrain\.epochs is .* there but 9"):
         search(settings, first)
 
     search(settings)  # Nothing was spoilt.
