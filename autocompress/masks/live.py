@@ -16,7 +16,9 @@ from autocompress.masks.paths import (
     reach_units,
 )
 from autocompress.masks.rank import Rank, choose_among, choose_best, count_weights, score_some
-from autocompress.masks.widest import Place, find_path
+from autocompress.masks.widest import Place, find_paths
+
+PATH_SHARE = 64  # As many missing weights for each path that is added in one go.
 
 
 def keep_paths(graph: LayerGraph, ranks: Mapping[str, Rank], keep: int, total: int) -> WeightMasks:
@@ -29,15 +31,28 @@ def keep_paths(graph: LayerGraph, ranks: Mapping[str, Rank], keep: int, total: i
     while count_weights(live) < keep:
         live = _fill(graph, ranks, live, keep)
         missing = keep - count_weights(live)
-        path = find_path(graph, _score_all(ranks, live)) if missing else []
-        if not path:
+        new = _find_places(graph, ranks, live, missing) if missing else []
+        if not new:
             break
-        grown = _add(live, path)
-        grown = _drop_weakest(graph, ranks, grown, count_weights(grown) - keep, spare=path)
+        grown = _add(live, new)
+        grown = _drop_weakest(graph, ranks, grown, count_weights(grown) - keep, spare=new)
         if not count_weights(live) < count_weights(grown) <= keep:
             break  # The path does not fit.
         live = grown
     return live
+
+
+def _find_places(
+    graph: LayerGraph, ranks: Mapping[str, Rank], live: WeightMasks, missing: int
+) -> list[Place]:
+    """Return the weights of the widest new paths: of one, or of many where much is missing."""
+    found: dict[Place, None] = {}
+    for path in find_paths(graph, _score_all(ranks, live), count=max(1, missing // PATH_SHARE)):
+        both = {**found, **dict.fromkeys(path)}
+        if found and len(both) > missing:
+            break
+        found = both
+    return list(found)
 
 
 def _spend(graph: LayerGraph, ranks: Mapping[str, Rank], keep: int, total: int) -> WeightMasks:
@@ -96,7 +111,8 @@ def _serve_minimum(graph: LayerGraph, ranks: Mapping[str, Rank], live: WeightMas
             extra = choose_among({name: rank}, _find_room(graph, ranks, live), lacking)
             live = {**live, name: live[name] | extra[name]}
         for _ in range(rank.minimum - int(live[name].sum())):
-            live = _add(live, find_path(graph, _score_all(ranks, live), through=name))
+            paths = find_paths(graph, _score_all(ranks, live), through=name)
+            live = _add(live, paths[0] if paths else [])
     return live
 
 

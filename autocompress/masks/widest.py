@@ -13,6 +13,7 @@ from torch import Tensor
 
 from autocompress.graph.layers import LayerGraph
 from autocompress.masks.paths import Links, find_ends, make_links
+from autocompress.masks.rank import keep_weights
 
 Place = tuple[str, int]
 """A weight: the name of its layer and its number there."""
@@ -60,27 +61,28 @@ class _Reach:
         return found
 
 
-def find_path(
+def find_paths(
     graph: LayerGraph,
     scores: Mapping[str, Tensor],
     *,
     through: str | None = None,
-) -> list[Place]:
-    """Return the new weights of the widest path that needs at least one.
+    count: int = 1,
+) -> list[list[Place]]:
+    """Return the new weights of the widest paths, each of which needs at least one.
 
     Args:
         graph: The layers and their coupling groups.
         scores: Of every weight by layer: infinity where it lives, -infinity where it may not.
         through: Layer where a weight must be added; any when None.
+        count: Paths at most, 1 or more; no two add the same weight between the same units.
 
     Returns:
-        At least one place, no two equal; none when there is no path.
+        The widest first; in a path at least one place, no two equal.
     """
     layers = [_make_layer(graph, name, values) for name, values in scores.items()]
     fed = _reach_units(graph, layers, forward=True)
     used = _reach_units(graph, layers, forward=False)
-    best = -math.inf
-    found: list[Place] = []
+    offers: list[tuple[float, _Layer, int]] = []
     for layer in layers:
         if through not in (None, layer.name):
             continue
@@ -88,14 +90,19 @@ def find_path(
             fed.width[layer.links.sources][:, None], used.width[layer.links.targets][..., None]
         )
         widths = layer.new_widths.minimum(ends).flatten()
-        link = int(widths.argmax())
-        if float(widths[link]) > best:
-            best = float(widths[link])
-            place = layer.new_places.flatten()[link]
-            source, target = find_ends(graph.by_name[layer.name], place)
-            here = (layer.name, int(place))
-            found = [*fed.trace(int(source)), here, *used.trace(int(target))]
-    return list(dict.fromkeys(found))
+        best = keep_weights(widths, min(count, len(widths))).nonzero().squeeze(1)
+        for width, link in zip(widths[best].tolist(), best.tolist(), strict=True):
+            if width > -math.inf:
+                offers.append((width, layer, link))
+    offers.sort(key=lambda offer: -offer[0])  # Of equals the first layer, the first link.
+    found = []
+    for _, layer, link in offers[:count]:
+        place = layer.new_places.flatten()[link]
+        source, target = find_ends(graph.by_name[layer.name], place)
+        here = (layer.name, int(place))
+        path = [*fed.trace(int(source)), here, *used.trace(int(target))]
+        found.append(list(dict.fromkeys(path)))
+    return found
 
 
 def _make_layer(graph: LayerGraph, name: str, scores: Tensor) -> _Layer:
