@@ -11,6 +11,7 @@ AutoCompressError
 │   ├── StudyBusyError             another controller holds the study
 │   └── StudyLostError             the database or the lock went away; waiting may help
 ├── ArtifactError                  a stored model or result is missing or damaged
+│   └── FormatError                a packed file is damaged, or not one of ours
 ├── ClusterError                   a Ray cluster failed while jobs ran on it
 └── EvaluationError                a candidate could not be evaluated
 """
@@ -137,6 +138,10 @@ class StudyLostError(StudyError):
 
 class ArtifactError(AutoCompressError):
     """A stored model or result is missing or damaged."""
+
+
+class FormatError(ArtifactError):
+    """A packed file, or a part of one, is damaged, asks for too much, or is not one of ours."""
 
 
 class ClusterError(AutoCompressError):
