@@ -15,15 +15,17 @@ _HOMES = {
     "Settings": "autocompress.search.spec",
     "TaskSettings": "autocompress.evaluate.task",
     "find_front": "autocompress.pareto",
-    "load": "autocompress.store.artifacts",
+    "load": "autocompress.store.load",
     "open_study": "autocompress.search.study",
     "open_task": "autocompress.evaluate.task",
+    "pack": "autocompress.store.pack.model",
     "pareto_frame": "autocompress.report.frames",
     "read_settings": "autocompress.settings",
     "run_search": "autocompress.search.controller",
     "sensitivity_frame": "autocompress.report.sensitivity",
     "trace_graph": "autocompress.graph.trace",
     "trials_frame": "autocompress.report.frames",
+    "unpack": "autocompress.store.pack.model",
 }
 
 __all__ = [
@@ -37,12 +39,14 @@ __all__ = [
     "load",
     "open_study",
     "open_task",
+    "pack",
     "pareto_frame",
     "read_settings",
     "run_search",
     "sensitivity_frame",
     "trace_graph",
     "trials_frame",
+    "unpack",
 ]
 
 

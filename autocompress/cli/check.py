@@ -1,4 +1,4 @@
-"""Test a finished model from its folder alone."""
+"""Test a finished model from its folder, or its compact file, alone."""
 
 import math
 from dataclasses import dataclass, fields
@@ -16,7 +16,7 @@ from autocompress.evaluate.task import find_device
 from autocompress.evaluate.weights import WeightFigures, describe_weights, trace_stored
 from autocompress.graph.trace import measure_macs
 from autocompress.settings import parse_settings
-from autocompress.store.artifacts import load, measure_dense
+from autocompress.store.load import count_stored, load, measure_dense
 from autocompress.train.loop import score_model
 from autocompress.train.objective import accuracy, resolve_loss
 from autocompress.zoo.make import import_callable
@@ -35,7 +35,7 @@ class Check:
     """What a stored model is and can.
 
     Attributes:
-        artifact: Its folder.
+        artifact: Its folder or file.
         data: Name of the data set.
         samples: Test samples read.
         test_accuracy: Share of them whose class is found.
@@ -70,7 +70,7 @@ def check_artifact(folder: Path, *, root: str, name: str, factory: str, device: 
     """Return what the model in ``folder`` is and scores on a test set.
 
     Args:
-        folder: A finished model.
+        folder: A finished model, or its compact file.
         root: Where the data are; empty for the digits.
         name: Which data set; empty to tell from ``root``.
         factory: ``package.module:function`` that makes the dense model, for models outside our
@@ -115,7 +115,7 @@ def check_artifact(folder: Path, *, root: str, name: str, factory: str, device: 
         weights_stored=figures.weights,
         params=sum(parameter.numel() for parameter in model.parameters()),
         macs=measure_macs(model, example),
-        bytes=sum(path.stat().st_size for path in folder.glob("*.safetensors")),
+        bytes=count_stored(folder),
         figures=figures,
     )
 

@@ -11,7 +11,7 @@ from autocompress.cli.screen import print_pairs
 
 def evaluate(
     artifact: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="Folder of a finished model.")
+        Path, typer.Argument(metavar="MODEL", help="Folder of a finished model, or .acz file.")
     ],
     data: Annotated[
         str, typer.Option("--data", help="Folder or .npz file of the data; digits need none.")

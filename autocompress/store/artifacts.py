@@ -9,26 +9,29 @@ torchvision, or from a factory that the caller passes.
 import hashlib
 import json
 import math
-import os
-import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as read_tensors
 from safetensors.torch import save as write_tensors
 from torch import Tensor, nn
 
 from autocompress.data.source import InputSpec
-from autocompress.errors import ArtifactError, AutoCompressError, GraphError
+from autocompress.errors import ArtifactError
 from autocompress.jobs import hash_json
-from autocompress.shrink.structure import Structure, read_structure, restore_structure_
+from autocompress.store.files import replace_file
+from autocompress.store.record import (
+    Factory,
+    count_values,
+    describe_model,
+    make_dense,
+    read_json,
+    restore_model,
+)
 from autocompress.store.tensors import decode_tensors, encode_tensors, have_equal_bits
-from autocompress.zoo.make import ModelSettings, is_known, make_model
+from autocompress.zoo.make import ModelSettings
 
 FORMAT = "autocompress-model"
 VERSION = 1
@@ -37,11 +40,7 @@ WEIGHTS_FILE = "model.safetensors"
 STRUCTURE_FILE = "structure.json"
 METRICS_FILE = "metrics.json"
 
-Factory = Callable[..., nn.Module]
-
 _MAX_STRUCTURE_BYTES = 64 * 2**20
-_MAKING_FAILS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-_MAX_DENSE_VALUES = 2**30  # Twice torchvision's largest; a file must not fill the memory.
 
 
 def save_artifact(  # noqa: PLR0913 - what a loader must know, all by keyword
@@ -78,11 +77,13 @@ def save_artifact(  # noqa: PLR0913 - what a loader must know, all by keyword
     record: dict[str, Any] = {
         "format": FORMAT,
         "version": ENCODED_VERSION if encodings else VERSION,
-        "model": asdict(model_settings),
-        "input_shape": list(input_shape),
-        "classes": classes,
-        "input_spec": asdict(input_spec),
-        "modules": read_structure(model),
+        **describe_model(
+            model,
+            model_settings=model_settings,
+            input_shape=input_shape,
+            classes=classes,
+            input_spec=input_spec,
+        ),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
     if encodings:
@@ -93,10 +94,9 @@ def save_artifact(  # noqa: PLR0913 - what a loader must know, all by keyword
         key: None if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in metrics.items()
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    _replace_file(folder / METRICS_FILE, _to_json(shown))
-    _replace_file(folder / WEIGHTS_FILE, weights)
-    _replace_file(folder / STRUCTURE_FILE, _to_json(record))
+    replace_file(folder / METRICS_FILE, _to_json(shown))
+    replace_file(folder / WEIGHTS_FILE, weights)
+    replace_file(folder / STRUCTURE_FILE, _to_json(record))
 
 
 def load(folder: str | Path, *, factory: Factory | None = None) -> nn.Module:
@@ -115,21 +115,13 @@ def load(folder: str | Path, *, factory: Factory | None = None) -> nn.Module:
     folder = Path(folder)
     record = _read_record(folder / STRUCTURE_FILE)
     stored = _read_weights(folder / WEIGHTS_FILE, record)
-    try:
-        spec = TypeAdapter(InputSpec).validate_python(_to_tuples(record["input_spec"]))
-        modules: Structure = TypeAdapter(Structure).validate_python(record["modules"])
-    except (KeyError, ValidationError) as error:
-        raise ArtifactError(f"{folder / STRUCTURE_FILE}: {error}") from error
-    model = _make_dense(folder, record, factory)
+    model = make_dense(folder, record, factory)
     try:
         # No encoding may ask for more memory than the dense model does.
-        dense = sum(tensor.numel() for tensor in model.state_dict().values())
-        tensors = decode_tensors(stored, record.get("encodings", {}), dense)
-        restore_structure_(model, modules, tensors)
-    except (ArtifactError, GraphError) as error:
+        tensors = decode_tensors(stored, record.get("encodings", {}), count_values(model))
+    except ArtifactError as error:
         raise ArtifactError(f"{folder}: {error}") from error
-    model.input_spec = spec  # type: ignore[assignment]
-    return model.eval()
+    return restore_model(folder, record, model, tensors)
 
 
 def measure_dense(folder: str | Path, *, factory: Factory | None = None) -> dict[str, int]:
@@ -138,64 +130,15 @@ def measure_dense(folder: str | Path, *, factory: Factory | None = None) -> dict
     Raises:
         ArtifactError: As for :func:`load`.
     """
-    model = _make_dense(Path(folder), _read_record(Path(folder) / STRUCTURE_FILE), factory)
+    model = make_dense(Path(folder), _read_record(Path(folder) / STRUCTURE_FILE), factory)
     return {name: parameter.numel() for name, parameter in model.named_parameters()}
-
-
-def _make_dense(folder: Path, record: Mapping[str, Any], factory: Factory | None) -> nn.Module:
-    """Return the dense model, once it is known not to fill the memory."""
-    try:
-        # Only JSON mode is strict and still reads a table as a dataclass.
-        model_text = json.dumps(record["model"])
-        settings = TypeAdapter(ModelSettings).validate_json(model_text, strict=True)
-        shape = TypeAdapter(tuple[int, ...]).validate_python(record["input_shape"])
-        classes = TypeAdapter(int).validate_python(record["classes"], strict=True)
-    except (KeyError, ValidationError) as error:
-        raise ArtifactError(f"{folder / STRUCTURE_FILE}: {error}") from error
-    if factory is None and not is_known(settings.name):
-        raise ArtifactError(
-            f"{folder}: the model {settings.name!r} is not of the zoo or torchvision; "
-            "pass its factory: load(folder, factory=...), or --factory PACKAGE.MODULE:FACTORY "
-            "on the command line"
-        )
-
-    def make() -> nn.Module:
-        if factory is None:
-            return make_model(settings, shape, classes)
-        return factory(shape, classes, **settings.options)
-
-    try:
-        with torch.random.fork_rng(devices=[]):
-            if factory is None:
-                _check_size(folder, make)
-            return make()
-    except (AutoCompressError, *_MAKING_FAILS) as error:
-        if isinstance(error, ArtifactError):
-            raise
-        raise ArtifactError(f"{folder}: the dense model cannot be made: {error}") from error
-
-
-def _check_size(folder: Path, make: Callable[[], nn.Module]) -> None:
-    """Raise ArtifactError when the model would hold too many values, without making them."""
-    try:
-        with torch.device("meta"):
-            model = make()
-    except NotImplementedError:
-        return  # It reads values while it is made, which no model with options does.
-    values = sum(tensor.numel() for tensor in [*model.parameters(), *model.buffers()])
-    if values > _MAX_DENSE_VALUES:
-        raise ArtifactError(
-            f"{folder}: want a dense model of at most {_MAX_DENSE_VALUES:,} values, got {values:,}"
-        )
 
 
 def _read_record(path: Path) -> dict[str, Any]:
     data = _read_file(path, _MAX_STRUCTURE_BYTES)
     try:
-        record = json.loads(
-            data.decode(), object_pairs_hook=_refuse_twins, parse_constant=_refuse_constant
-        )
-    except (ValueError, RecursionError) as error:
+        record = read_json(data)
+    except ValueError as error:
         raise ArtifactError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ArtifactError(f"{path}: want format {FORMAT!r}; this is no model of ours")
@@ -249,34 +192,5 @@ def _read_file(path: Path, most: int | None = None) -> bytes:
         raise ArtifactError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    record = dict(pairs)
-    if len(record) != len(pairs):
-        raise ValueError("a key appears twice")
-    return record
-
-
-def _refuse_constant(text: str) -> Any:
-    raise ValueError(f"want finite numbers, got {text}")
-
-
-def _to_tuples(record: Any) -> Any:
-    if not isinstance(record, dict):
-        return record
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in record.items()}
-
-
 def _to_json(record: Mapping[str, Any]) -> bytes:
     return json.dumps(record, indent=1, sort_keys=True, allow_nan=False).encode()
-
-
-def _replace_file(path: Path, data: bytes) -> None:
-    draft = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        with draft.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

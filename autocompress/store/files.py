@@ -2,6 +2,7 @@
 
 import errno
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,20 @@ def name_failure(path: Path, done: str = "written") -> Iterator[None]:
         raise ArtifactError(
             f"{path}: cannot be {done}: {cause}; make room or allow it, then go on"
         ) from error
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file that is there as a whole or not at all; its folder is made if needed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def publish_folder(draft: Path, target: Path) -> None:

@@ -26,7 +26,7 @@ MAX_LEVELS = 2**12
 GAP_BASES = tuple(2**bits for bits in range(1, 17))
 DESCRIPTION_BYTES = 200  # What the lines about one tensor in the record cost.
 
-_DTYPES = {
+DTYPES = {
     "float64": torch.float64,
     "float32": torch.float32,
     "float16": torch.float16,
@@ -38,7 +38,7 @@ _DTYPES = {
     "uint8": torch.uint8,
     "bool": torch.bool,
 }
-_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _MAX_AXES = 16
 
 Bytes = NDArray[np.uint8]
@@ -128,9 +128,9 @@ def encode_tensor(tensor: Tensor) -> tuple[Tensor, Encoding] | None:
     Returns:
         Bytes (length,), uint8, new; and what they mean.
     """
-    if tensor.dtype not in _NAMES or tensor.numel() == 0:
+    if tensor.dtype not in DTYPE_NAMES or tensor.numel() == 0:
         return None
-    entries = _read_bits(tensor)
+    entries = read_bits(tensor)
     best: tuple[list[Bytes], tuple[int, int, int]] | None = None
     length = entries.nbytes
     for parts, sizes in _list_encodings(entries):
@@ -141,7 +141,7 @@ def encode_tensor(tensor: Tensor) -> tuple[Tensor, Encoding] | None:
         return None
     parts, (base, gaps, levels) = best
     encoding = Encoding(
-        dtype=_NAMES[tensor.dtype],
+        dtype=DTYPE_NAMES[tensor.dtype],
         shape=tuple(tensor.shape),
         gap_base=base,
         gaps=gaps,
@@ -160,7 +160,7 @@ def decode_tensor(stored: Tensor, encoding: Encoding) -> Tensor:
     if stored.dtype != torch.uint8 or stored.dim() != 1:
         raise ArtifactError(f"want bytes of one axis, got {stored.dtype} {tuple(stored.shape)}")
     data: Bytes = stored.contiguous().numpy()
-    dtype, numel = _DTYPES[encoding.dtype], prod(encoding.shape)
+    dtype, numel = DTYPES[encoding.dtype], prod(encoding.shape)
     word = np.dtype(f"<u{dtype.itemsize}")
     places = None
     if encoding.gap_base:
@@ -184,7 +184,7 @@ def decode_tensor(stored: Tensor, encoding: Encoding) -> Tensor:
     entries: Whole = values.copy() if places is None else np.zeros(numel, word)
     if places is not None:
         entries[places] = values
-    return torch.from_numpy(entries.view(np.uint8)).view(dtype).reshape(encoding.shape)
+    return write_bits(entries, dtype, encoding.shape)
 
 
 def have_equal_bits(first: Tensor, second: Tensor) -> bool:
@@ -196,7 +196,7 @@ def have_equal_bits(first: Tensor, second: Tensor) -> bool:
 
 
 def _check_encoding(name: str, encoding: Encoding) -> None:
-    if encoding.dtype not in _DTYPES:
+    if encoding.dtype not in DTYPES:
         raise ArtifactError(f"{name}: unknown dtype {encoding.dtype!r}")
     if len(encoding.shape) > _MAX_AXES or any(not 0 <= size < 2**40 for size in encoding.shape):
         raise ArtifactError(f"{name}: no tensor has the shape {encoding.shape}")
@@ -207,10 +207,21 @@ def _check_encoding(name: str, encoding: Encoding) -> None:
         raise ArtifactError(f"{name}: want 0..{MAX_LEVELS} levels, got {encoding.levels}")
 
 
-def _read_bits(tensor: Tensor) -> Whole:
+def read_bits(tensor: Tensor) -> Whole:
     """Return the bits of the entries as whole numbers of their size; shape (numel,), shared."""
     data = tensor.detach().reshape(-1).view(torch.uint8).numpy()
     return data.view(np.dtype(f"<u{tensor.dtype.itemsize}"))
+
+
+def write_bits(entries: Whole, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    """Return the tensor whose entries have these bits; shares their memory.
+
+    Args:
+        entries: Shape (numel,), contiguous, of as many bytes each as ``dtype``.
+        dtype: Of the tensor.
+        shape: Of the tensor.
+    """
+    return torch.from_numpy(entries.view(np.uint8)).view(dtype).reshape(shape)
 
 
 def _list_encodings(entries: Whole) -> Iterator[tuple[list[Bytes], tuple[int, int, int]]]:

@@ -37,6 +37,11 @@ class Writer:
         self.number(len(data))
         self.raw(data)
 
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return len(self._parts)
+
     def finish(self) -> bytes:
         """Return what was written."""
         return bytes(self._parts)

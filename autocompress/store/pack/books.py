@@ -1,0 +1,136 @@
+"""Tensors of few distinct values as numbers and a book of those values, bit for bit.
+
+Code 0 is the value that occurs most often: zero, in what was pruned. The others follow by rising
+value, so that like codes mean like values.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autocompress.errors import FormatError
+from autocompress.store.pack.codec import MAX_LEVELS, Indices
+from autocompress.store.pack.wire import Reader, Writer
+from autocompress.store.tensors import Whole, read_bits
+
+_SAMPLE = 2**18  # Entries that tell whether there are too many values to number them.
+_OWN, _GRID = range(2)
+_MOST_STEP = 2**20
+_MOST_DIVISOR = 16  # The smallest level may be up to so many steps from 0.
+
+
+def split_tensor(tensor: Tensor) -> tuple[Indices, Whole] | None:
+    """Return the numbers of a tensor's values, and the values; None when they are too many.
+
+    Args:
+        tensor: Any shape, contiguous, on the CPU.
+
+    Returns:
+        The codes; and the bits of each level, shape (levels,), as whole numbers.
+    """
+    entries = read_bits(tensor)
+    stride = max(1, len(entries) // _SAMPLE)
+    if len(np.unique(entries[::stride][:_SAMPLE])) > min(MAX_LEVELS, _SAMPLE // 2):
+        return None
+    values, codes, counts = np.unique(entries, return_inverse=True, return_counts=True)
+    if len(values) > MAX_LEVELS:
+        return None
+    shape = tuple(tensor.shape)
+    if not len(values):
+        return Indices(shape=shape, codes=np.zeros(0, np.uint16), levels=0), values
+    order = np.argsort(_make_keys(values, tensor.dtype), kind="stable")
+    first = int(counts.argmax())
+    order = np.concatenate([[first], order[order != first]])
+    numbers = np.empty(len(order), np.uint16)
+    numbers[order] = np.arange(len(order), dtype=np.uint16)
+    return Indices(shape=shape, codes=numbers[codes], levels=len(values)), values[order]
+
+
+def write_book(values: Whole, dtype: torch.dtype) -> bytes:
+    """Return the values of a book as bytes, the shorter of two ways.
+
+    Args:
+        values: Bits of each level; shape (levels,).
+        dtype: That the bits are of.
+    """
+    own = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"))
+    writer = Writer()
+    steps = _find_grid(values) if dtype == torch.float32 else None
+    if steps is not None:
+        scale, whole = steps
+        writer.number(_GRID)
+        writer.raw(scale.astype("<f4").tobytes())
+        before = 0
+        for step in whole.tolist():  # Most often neighbours.
+            writer.signed(step - before)
+            before = step
+        if writer.size <= own.nbytes:
+            return writer.finish()
+    writer = Writer()
+    writer.number(_OWN)
+    writer.raw(own.tobytes())
+    return writer.finish()
+
+
+def read_book(data: memoryview, levels: int, dtype: torch.dtype) -> Whole:
+    """Return the values that :func:`write_book` was given.
+
+    Raises:
+        FormatError: The bytes are none of a book of so many levels.
+    """
+    reader = Reader(data)
+    kind = reader.number(_GRID)
+    word = np.dtype(f"<u{dtype.itemsize}")
+    if kind == _OWN:
+        values: Whole = np.frombuffer(reader.raw(levels * word.itemsize), word).copy()
+        reader.end()
+        if dtype == torch.bool and levels and values.max() > 1:
+            raise FormatError("want truth values of 0 and 1")
+        return values
+    if kind != _GRID or dtype != torch.float32:
+        raise FormatError(f"a book of {dtype} has no form {kind}")
+    scale = np.frombuffer(reader.raw(4), "<f4")[0]
+    steps, step = [], 0
+    for _ in range(levels):
+        step += reader.signed(2 * _MOST_STEP)
+        if abs(step) > _MOST_STEP:
+            raise FormatError(f"want steps up to {_MOST_STEP:,}, got {step:,}")
+        steps.append(step)
+    reader.end()
+    if not 0 < scale < np.inf:
+        raise FormatError(f"want a scale above 0, got {scale}")
+    with np.errstate(over="ignore"):
+        return (np.array(steps, np.float32) * scale).astype("<f4").view("<u4")
+
+
+def _make_keys(values: Whole, dtype: torch.dtype) -> NDArray[np.unsignedinteger[Any]]:
+    """Return numbers that rise as the values of these bits do."""
+    size = values.dtype.itemsize * 8
+    sign = values.dtype.type(1 << (size - 1))
+    if dtype.is_floating_point:
+        return np.where(values & sign, ~values, values | sign)
+    if dtype.is_signed:
+        return values ^ sign
+    return values
+
+
+def _find_grid(values: Whole) -> tuple[np.float32, NDArray[np.int64]] | None:
+    """Return a scale and whole steps whose products in float32 are exactly these bits."""
+    floats = values.astype("<u4").view("<f4")
+    sizes = np.abs(floats[floats != 0])
+    if not len(sizes) or not np.isfinite(sizes).all():
+        return None
+    least = sizes.min()
+    for divisor in range(1, _MOST_DIVISOR + 1):
+        middle = np.float32(least / np.float32(divisor))
+        for scale in (middle, np.nextafter(middle, 0), np.nextafter(middle, np.float32(np.inf))):
+            if not scale > 0 or sizes.max() / np.float64(scale) > _MOST_STEP:
+                continue
+            steps = np.rint(floats / np.float64(scale))
+            made = steps.astype(np.float32) * np.float32(scale)
+            if np.array_equal(made.view("<u4"), values.astype("<u4")):
+                return np.float32(scale), steps.astype(np.int64)
+    return None

@@ -1,0 +1,36 @@
+"""All codecs, and the one that makes a tensor smallest."""
+
+from autocompress.store.pack.adaptive import Adaptive
+from autocompress.store.pack.bits import PackedBits
+from autocompress.store.pack.codec import Codec, Indices
+from autocompress.store.pack.constant import Constant
+from autocompress.store.pack.density import Density
+from autocompress.store.pack.gaps import Gaps
+from autocompress.store.pack.lz import Lz
+from autocompress.store.pack.rans import Rans
+from autocompress.store.pack.structured import Structured
+
+# The numbers stand in files.
+_INNER: dict[int, Codec] = {
+    0: Constant(),
+    1: PackedBits(),
+    2: Rans(),
+    3: Gaps(),
+    4: Density(),
+    5: Adaptive(),
+    6: Lz(),
+}
+CODECS: dict[str, Codec] = {codec.name: codec for codec in (*_INNER.values(), Structured(_INNER))}
+
+
+def encode_by_all(indices: Indices) -> dict[str, bytes]:
+    """Return what each codec that applies makes of a tensor, by name."""
+    if indices.levels <= 1:
+        return {Constant.name: b""}
+    found = {name: codec.encode(indices) for name, codec in CODECS.items()}
+    return {name: data for name, data in found.items() if data is not None}
+
+
+def choose_smallest(found: dict[str, bytes]) -> str:
+    """Return the name of the smallest; of equals, the one that stands first."""
+    return min(found, key=lambda name: len(found[name]))
