@@ -12,6 +12,8 @@ from autocompress.store.pack.range_coder import CHANCES, ONE, REACH, BitCoder, l
 
 UNIT = 16  # One occurrence in a pair of counts; starts are smaller.
 
+_LEAF = 12  # What each number of a tree starts with,
+_LEAVES = 16  # or so many together.
 _RATE = 13  # Two to the power of minus this: how fast weights learn.
 _EXPECTED = 20  # Expected numbers are whole numbers of two to the power of minus this.
 
@@ -104,7 +106,10 @@ class Tree:
             middle = (start + stop) // 2
             counts = self._counts.get((start, stop))
             if counts is None:
-                counts = [_LEAF * (middle - start), _LEAF * (stop - middle)]
+                whole = stop - start
+                start_with = _LEAF * min(whole, _LEAVES)
+                high = start_with * (stop - middle) // whole
+                counts = [start_with - high, high]
                 self._counts[start, stop] = counts
             chance = (counts[1] << 16) // (counts[0] + counts[1])
             bit = coder.code(int(value >= middle), min(max(chance, 1), ONE - 1))
@@ -113,4 +118,3 @@ class Tree:
         return start
 
 
-_LEAF = 12  # What each number starts with.
