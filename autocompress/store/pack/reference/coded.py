@@ -93,9 +93,12 @@ class CodedColumns:
         return found
 
     def _is_like(self, other: Self) -> bool:
-        own = (self.values, self.starts, self.words)
-        others = (other.values, other.starts, other.words)
-        return self.code == other.code and all(map(np.array_equal, own, others))
+        return (
+            self.code == other.code
+            and np.array_equal(self.values, other.values)
+            and np.array_equal(self.starts, other.starts)
+            and np.array_equal(self.words, other.words)
+        )
 
     def decode(self, start: int, count: int) -> Patterns:
         """Return the bits of ``count`` values from bit ``start`` on."""
