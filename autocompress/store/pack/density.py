@@ -15,7 +15,7 @@ from autocompress.errors import FormatError
 from autocompress.store.pack.bits import BitReader, BitWriter
 from autocompress.store.pack.classes import Classes, View, list_classes, list_views
 from autocompress.store.pack.codec import Codes, Indices
-from autocompress.store.pack.gaps import Places, find_places, make_digits, make_even_table
+from autocompress.store.pack.even import Places, read_even, write_even
 from autocompress.store.pack.lanes import SymbolReader, SymbolWriter
 from autocompress.store.pack.tables import SINGLE, Table, read_table, write_table
 
@@ -68,11 +68,12 @@ class Density:
         for (kept, escapes), (_, members, columns) in zip(
             counts, view.blocks(rows, units), strict=True
         ):
-            inside = _read_block(reader, kept, escapes, len(members) * len(columns))
             if kept:
-                places.append(
-                    members[inside // len(columns)] * view.columns + columns[inside % len(columns)]
-                )
+                inside = read_even(reader, kept, escapes, len(members) * len(columns))
+                row, column = np.divmod(inside, len(columns))
+                places.append(members[row] * view.columns + columns[column])
+            elif escapes:
+                raise FormatError("an empty block has no gaps")
         values = [
             reader.run(int(kept), table) for kept, table in zip(per_class, tables, strict=True)
         ]
@@ -97,31 +98,11 @@ def _write(indices: Indices, choice: tuple[int, View], rows: Classes, units: Cla
         block = codes[np.ix_(members, columns)].reshape(-1)
         places = np.flatnonzero(block)
         values[row_class] = np.concatenate([values[row_class], block[places] - np.uint16(1)])
-        counts.append((len(places), 0))
-        if len(places):
-            table = make_even_table(len(block), len(places))
-            digits = make_digits(places, len(table.frequencies) - 1)
-            writer.run(digits, table)
-            counts[-1] = len(places), len(digits) - len(places)
+        escapes = write_even(writer, places, len(block)) if len(places) else 0
+        counts.append((len(places), escapes))
     _write_counts(head, counts)
     _write_values(head, writer, values, indices.levels - 1)
     return head.finish() + writer.finish()
-
-
-def _read_block(reader: SymbolReader, kept: int, escapes: int, entries: int) -> Places:
-    """Return places in a block, ``kept`` of them."""
-    if kept == 0:
-        if escapes:
-            raise FormatError("an empty block has no gaps")
-        return np.empty(0, np.int64)
-    if kept + escapes > entries:
-        raise FormatError(f"{kept:,} gaps and {escapes:,} escapes do not fit a block")
-    table = make_even_table(entries, kept)
-    digits = reader.run(kept + escapes, table)
-    places = find_places(digits, len(table.frequencies) - 1, entries)
-    if len(places) != kept:
-        raise FormatError(f"want {kept:,} gaps, got {len(places):,}")
-    return places
 
 
 def _write_counts(head: BitWriter, counts: list[tuple[int, int]]) -> None:

@@ -33,18 +33,22 @@ _BLOCK = 2**16  # Symbols looked up at a time.
 
 
 class SymbolWriter:
-    """Runs of symbols, each with its own table."""
+    """Runs of symbols, each with its own table.
+
+    Attributes:
+        bits: About how many the symbols take.
+    """
 
     def __init__(self) -> None:
         self._runs: list[tuple[Codes, Table]] = []
-        self._bits = 0.0
+        self.bits = 0.0
 
     def run(self, symbols: Codes, table: Table) -> None:
         """Append symbols that all have a frequency; shape (count,)."""
         if len(symbols) and table.single is None:
             self._runs.append((symbols, table))
             histogram = np.bincount(symbols, minlength=len(table.frequencies))
-            self._bits += table.cost(histogram)
+            self.bits += table.cost(histogram)
 
     def finish(self, lanes: int | None = None) -> bytes:
         """Return the stream.
@@ -53,7 +57,7 @@ class SymbolWriter:
             lanes: 1, or 16..4,096; None for what suits the length.
         """
         if lanes is None:
-            lanes = min(ceil(self._bits / 8) // _BYTES_PER_LANE, MOST_LANES)
+            lanes = min(ceil(self.bits / 8) // _BYTES_PER_LANE, MOST_LANES)
             lanes = lanes if lanes >= _FEWEST else 1
         data = self._write_one() if lanes == 1 else self._write_many(lanes)
         writer = Writer()

@@ -125,7 +125,7 @@ def write_table(
     counts = histogram.astype(np.int64)
     if steps is not None:
         counts = np.add.reduceat(counts, np.cumsum(steps) - steps)
-    excess = max(int(counts.max()).bit_length() - _CLASSES, 0)
+    excess = max(int(counts.max()).bit_length() + 1 - _CLASSES, 0)
     counts = np.where(counts, np.maximum(counts >> excess, 1), 0)
     # Few digits are tried of a long table: each try costs time.
     choices = (0, 1, 2, 3, 4, 6, 9, 12) if len(counts) <= _LONG else (2, 4, 8, 12)
