@@ -29,7 +29,9 @@ from autocompress.store.pack.range_coder import (
 MAX_ENTRIES = 2**17
 
 _SIDES = (2, 3, 4, 5, 7, 8)  # Of blocks that are tried where the shape tells of none.
+_MOST_TRIED = 2**15  # Entries that tell which way is best.
 _SCALE = 20  # Of expected numbers, see ``Tallies``.
+_MANY = 2**10
 _MOST_SPLIT = 64  # Of more levels than this, no split is looked for.
 _SPLIT_GAIN = 8 * 256  # Bits that neighbours must tell about sides for a split to be made.
 
@@ -40,7 +42,12 @@ class Adaptive:
     name = "adaptive"
 
     def encode(self, indices: Indices) -> bytes | None:
-        """Return the codes as bytes; None of more than 2^17 entries."""
+        """Return the codes as bytes; None of more than 2^17 entries.
+
+        None also of many levels on most places: these are slow, and cost the same elsewhere.
+        """
+        if indices.levels > _MANY and 2 * np.count_nonzero(indices.codes) > len(indices.codes):
+            return None
         return encode_group([indices])
 
     def decode(self, data: memoryview, shape: tuple[int, ...], levels: int) -> Codes:
@@ -337,14 +344,19 @@ def _look(block: list[int], place: int, width: int) -> int:
 
 
 def _encode_tensor(tensor: Indices, group: _Group, coder: BitWriter) -> None:
-    """Write a tensor in the shortest way, which is written first."""
+    """Write a tensor in the way that makes its first rows shortest, which is written first."""
     ways = _list_ways(tensor.shape, group)
     codes: list[int] = tensor.codes.tolist()
+    columns = len(codes) // ways[0].rows
+    rows = min(ways[0].rows, max(1, _MOST_TRIED // columns))
     splits = [_choose_split(tensor, way) for way in ways]
     costs = []
     for way, split in zip(ways, splits, strict=True):
         counter = BitCounter()
-        _Layer(way, copy.deepcopy(group), counter, (tensor.levels, split)).run(codes)
+        trial = _Layer(
+            replace(way, rows=rows), copy.deepcopy(group), counter, (tensor.levels, split)
+        )
+        trial.run(codes[: rows * columns])
         costs.append(counter.cost)
     best = costs.index(min(costs))
     code_plain(coder, best, len(ways) - 1)

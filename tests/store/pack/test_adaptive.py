@@ -33,7 +33,7 @@ def draw(shape: tuple[int, ...], density: float, levels: int, seed: int) -> Indi
 
 
 def encode(tensor: Indices) -> bytes:
-    found = CODEC.encode(tensor)
+    found = encode_group([tensor])
     assert found is not None
     return found
 
@@ -81,7 +81,7 @@ def count_bytes(entries: int, kept: int) -> float:
 )
 def test_codes_come_back(shape: tuple[int, ...], density: float, levels: int, seed: int) -> None:
     tensor = draw(shape, density, levels, seed)
-    assert check(tensor) == encode(tensor)
+    assert check(tensor) == encode_group([tensor])
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,14 @@ def test_groups_come_back(kinds: list[tuple[tuple[int, ...], float, int]], seed:
 
 def test_a_group_of_one_is_the_codec() -> None:
     for tensor in make_network():
-        assert encode_group([tensor]) == encode(tensor)
+        assert encode_group([tensor]) == CODEC.encode(tensor)
+
+
+def test_many_levels_are_left_to_others_unless_most_places_are_empty() -> None:
+    codes = np.arange(3000)
+    assert CODEC.encode(make((3000,), codes)) is None
+    assert CODEC.encode(make((3000,), np.minimum(codes, 1000))) is not None
+    assert CODEC.encode(make((6001,), np.pad(codes, (0, 3001)))) is not None
 
 
 def test_the_format_stays() -> None:
@@ -180,14 +187,14 @@ def test_masks_of_uneven_rows_or_columns_are_shorter_than_choices_of_places(axis
 
 def test_clusters_in_blocks_are_found() -> None:
     rng = np.random.default_rng(0)
-    full = rng.random((64, 64, 1, 1)) < 0.1
-    mask = full & (rng.random((64, 64, 3, 3)) < 0.4)
+    full = rng.random((32, 64, 1, 1)) < 0.1
+    mask = full & (rng.random((32, 64, 3, 3)) < 0.4)
     tensor = make(mask.shape, mask)
     bound = count_bytes(mask.size, int(mask.sum()))
     assert len(encode(tensor)) < 0.75 * bound
-    flat = make((64, 576), mask)  # The same, with nothing said about blocks.
+    flat = make((32, 576), mask)  # The same, with nothing said about blocks.
     assert len(encode(flat)) < 0.75 * bound
-    mixed = make((64, 576), rng.permutation(mask.reshape(-1)))
+    mixed = make((32, 576), rng.permutation(mask.reshape(-1)))
     assert len(encode(mixed)) > 0.98 * bound
 
 
@@ -236,7 +243,7 @@ SMALL = draw((6, 3, 3, 3), 0.2, 7, 0)
 
 
 def test_no_beginning_of_a_code_is_one_and_nothing_may_follow() -> None:
-    for tensor in [SMALL, *make_network()]:
+    for tensor in [SMALL, *make_network()[:4]]:
         data = encode(tensor)
         assert data
         for size in range(len(data)):
