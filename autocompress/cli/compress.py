@@ -3,7 +3,7 @@
 import json
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,11 +16,15 @@ BELOW = 3  # Exit code: done, but a step lost the wanted metric.
 def compress(
     settings: SettingsFile,
     override: Override = None,
+    packed: Annotated[
+        Path | None, typer.Option("--pack", metavar="FILE.acz", help="Also write a compact file.")
+    ] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Compress one model by the steps of its settings; the same again resumes or is done."""
     from autocompress.cli.figures import list_totals, print_layers
+    from autocompress.cli.packing import check_name, pack_source
     from autocompress.cli.screen import print_pairs
     from autocompress.evaluate.compress import CompressSettings, PhaseReport
     from autocompress.evaluate.compress import compress as run
@@ -28,6 +32,8 @@ def compress(
     from autocompress.zoo.make import is_known
 
     chosen = read_settings(CompressSettings, settings, override or ())
+    if packed is not None:
+        check_name(packed, "--pack")  # Before anything is trained.
     console = open_console(stderr=as_json)
 
     status = console.status("")
@@ -47,21 +53,22 @@ def compress(
     with status:
         status.update("data and dense model ...")
         done = run(chosen, watch=show)
+        made_by = "" if is_known(chosen.task.model.name) else chosen.task.model.name
+        size = pack_source(done.folder, packed, factory=made_by)[0] if packed is not None else None
     if as_json:
-        record = {"folder": str(done.folder), "reached": done.reached, "metrics": done.metrics}
+        record: dict[str, Any] = {"folder": str(done.folder), "reached": done.reached}
+        record |= {"metrics": done.metrics, "packed_bytes": size}
         typer.echo(json.dumps(record, indent=1))
     else:
         print_layers(done.weights)
         console.print()
         print_pairs(list_totals(done.weights))
-        console.print(
-            f"test {chosen.task.metric} {done.metrics['test_metric']:.4f}, read once",
-            markup=False,
-        )
-        console.print(f"model: {done.folder}", markup=False)
-        made_by = "" if is_known(chosen.task.model.name) else chosen.task.model.name
+        accuracy = f"{done.metrics['test_metric']:.4f}"
+        lines = [f"test {chosen.task.metric} {accuracy}, read once", f"model: {done.folder}"]
+        lines += [] if size is None else [f"packed: {packed}, {size:,} bytes"]
         check = name_check(done.folder, data=chosen.task.data.root, factory=made_by)
-        console.print(f"check it: {check}", markup=False)
+        for line in (*lines, f"check it: {check}"):
+            console.print(line, markup=False)
     if not done.reached:
         console.print(
             f"a step fell below method.worst_metric = {chosen.method.worst_metric}; this is the "

@@ -6,7 +6,10 @@ from typing import Annotated
 
 import typer
 
-from autocompress.cli.screen import print_pairs, print_table
+from autocompress.cli.screen import open_console, print_pairs, print_table
+
+_BEST = 4  # Codecs shown of each tensor; JSON has all.
+_WIDE = 140  # Columns of a terminal that shows them.
 
 _File = Annotated[Path, typer.Argument(metavar="FILE", help="Compact file, ending in .acz.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -54,26 +57,39 @@ def inspect(file: _File, *, as_json: _Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(survey.to_json(), indent=1))
         return
-    codecs = list(dict.fromkeys(name for line in survey.tensors for name in line.by_codec))
-    head = ["tensor", "shape", "non-zeros", "levels", "entropy", "book", *codecs, "stored"]
-    rows = []
+    head = (
+        "tensor",
+        "shape",
+        "non-zeros",
+        "levels",
+        "entropy",
+        "book",
+        "stored",
+        "bytes by codec",
+    )
+    rows, blobs = [], {}
     for line in survey.tensors:
-        sizes = [f"{line.by_codec[name]:,}" if name in line.by_codec else "" for name in codecs]
-        mark = f" with {len(line.shared_with)} more" if line.shared_with else ""
-        entropy = "" if line.entropy_bytes is None else f"{line.entropy_bytes:,.0f}"
+        sizes = sorted((size, name) for name, size in line.by_codec.items())
+        members = (line.name, *line.shared_with)
+        blobs[frozenset(members)] = (f"{len(members)} by {line.codec}", line.blob_bytes)
         rows.append(
-            [
+            (
                 line.name,
                 "x".join(map(str, line.shape)) or "1 value",
                 f"{line.nonzeros:,}",
                 "many" if line.levels is None else f"{line.levels:,}",
-                entropy,
+                "" if line.entropy_bytes is None else f"{line.entropy_bytes:,.0f}",
                 f"{line.book_bytes:,}",
-                *sizes,
-                f"{line.codec}, {line.blob_bytes:,}{mark}",
-            ]
+                line.codec,
+                ", ".join(f"{name} {size:,}" for size, name in sizes[:_BEST]),
+            )
         )
-    print_table("bytes", head, rows)
+    width = len(head) if wide else len(head) - 1
+    print_table("", head[:width], [row[:width] for row in rows])
+    typer.echo()
+    print_table(
+        "", ("tensors together", "bytes"), [(text, f"{size:,}") for text, size in blobs.values()]
+    )
     typer.echo()
     print_pairs(
         {

@@ -28,8 +28,7 @@ def pack_source(source: Path, file: Path, *, factory: str) -> tuple[int, int]:
         ArtifactError: The source is missing or damaged.
         SettingError: The file is not called ``.acz``.
     """
-    if file.suffix != SUFFIX:
-        raise SettingError(f"FILE: want a name ending in {SUFFIX}, got {file.name}")
+    check_name(file, "FILE")
     if source.suffix == _TENSORS:
         try:
             state = load_file(source)
@@ -41,6 +40,12 @@ def pack_source(source: Path, file: Path, *, factory: str) -> tuple[int, int]:
     model = load(source, factory=make)
     size = pack(model, file, metrics=_read_metrics(source))
     return size, 4 * sum(tensor.numel() for tensor in model.state_dict().values())
+
+
+def check_name(file: Path, what: str) -> None:
+    """Raise SettingError unless ``file`` is called ``.acz``; ``what`` names it in the message."""
+    if file.suffix != SUFFIX:
+        raise SettingError(f"{what}: want a name ending in {SUFFIX}, got {file.name!r}")
 
 
 def unpack_file(file: Path, target: Path, *, factory: str) -> int:

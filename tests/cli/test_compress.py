@@ -73,6 +73,20 @@ def test_the_same_again_is_done_at_once_and_speaks_json(
     assert "validation" in first.err
 
 
+def test_a_compact_file_comes_with_it(settings: Path, tmp_path: Path, commands: Commands) -> None:
+    file = tmp_path / "small.acz"
+
+    shown = commands.run("compress", str(settings), *place(tmp_path), "--pack", str(file))
+    told = commands.run("evaluate", str(file), "--json")
+    wrong = commands.run("compress", str(settings), *place(tmp_path), "--pack", "small.zip")
+
+    assert f"packed: {file}, {file.stat().st_size:,} bytes" in shown.out
+    accuracy = json.loads(told.out)["test_accuracy"]
+    assert f"test accuracy {accuracy:.4f}, read once" in shown.out
+    assert wrong.code == 1
+    assert "--pack: want a name ending in .acz, got 'small.zip'" in wrong.err
+
+
 def test_a_metric_that_is_lost_is_exit_code_3(
     settings: Path, tmp_path: Path, commands: Commands
 ) -> None:

@@ -49,6 +49,11 @@ def split_tensor(tensor: Tensor) -> tuple[Indices, Whole] | None:
     return Indices(shape=shape, codes=numbers[codes], levels=len(values)), values[order]
 
 
+def is_few(indices: Indices) -> bool:
+    """Return whether values are so few that a book can pay."""
+    return 2 * indices.levels <= len(indices.codes)
+
+
 def write_book(values: Whole, dtype: torch.dtype) -> bytes:
     """Return the values of a book as bytes, the shorter of two ways.
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from autocompress.errors import ArtifactError, FormatError
 from autocompress.store.pack.adaptive import MAX_ENTRIES, decode_group, encode_group
-from autocompress.store.pack.books import read_book, split_tensor, write_book
+from autocompress.store.pack.books import is_few, read_book, split_tensor, write_book
 from autocompress.store.pack.choose import CODECS, choose_smallest, encode_by_all
 from autocompress.store.pack.codec import MAX_LEVELS, Codes, Indices
 from autocompress.store.pack.container import make_digest, write_container
@@ -180,7 +180,7 @@ def _code_tensor(tensor: Tensor) -> tuple[Indices, bytes] | None:
     if found is None:
         return None
     indices, values = found
-    if 2 * indices.levels > tensor.numel():
+    if not is_few(indices):
         return None
     writer = Writer()
     writer.number(indices.levels)
@@ -190,16 +190,18 @@ def _code_tensor(tensor: Tensor) -> tuple[Indices, bytes] | None:
 
 def _code_blobs(coded: Mapping[int, Indices]) -> list[Blob]:
     """Return the codes of tensors as blobs: each alone, or small ones together."""
-    alone = {}
+    alone, can_join = {}, set()
     for place, indices in coded.items():
         found = encode_by_all(indices)
+        if GROUP in found:
+            can_join.add(place)
         name = choose_smallest(found)
         alone[place] = Blob(codec=name, members=(place,), data=found[name])
     group: list[int] = []
     entries = 0
-    for place in sorted(coded, key=lambda one: (len(coded[one].codes), one)):
+    for place in sorted(can_join, key=lambda one: (len(coded[one].codes), one)):
         entries += len(coded[place].codes)
-        if coded[place].levels > 1 and entries <= MAX_ENTRIES:
+        if entries <= MAX_ENTRIES:
             group.append(place)
     group.sort()
     blobs = list(alone.values())

@@ -13,7 +13,7 @@ from safetensors.torch import save as write_tensors
 from torch import Tensor
 
 from autocompress.errors import FormatError
-from autocompress.store.pack.books import split_tensor, write_book
+from autocompress.store.pack.books import is_few, split_tensor, write_book
 from autocompress.store.pack.choose import encode_by_all
 from autocompress.store.pack.codec import Indices
 from autocompress.store.pack.header import BYTES, MOST_BYTES, open_header
@@ -35,7 +35,7 @@ class TensorLine:
         shape: Its axes.
         entries: Values in it.
         nonzeros: Values whose bits are not all 0; -0.0 counts.
-        levels: Distinct values; None when they are too many for a book.
+        levels: Distinct values; None when there are too many for a book to pay.
         entropy_bytes: Order-0 entropy of its codes, zeros included; None without levels.
         book_bytes: Its book of values alone; 0 without one.
         codec: That the file uses.
@@ -133,7 +133,7 @@ def survey_tensor(
     found = split_tensor(tensor)
     own = len(pack_bytes(bits.tobytes(), tensor.dtype.itemsize))
     by_codec, levels, entropy, book = {BYTES: own}, None, None, 0
-    if found is not None:
+    if found is not None and is_few(found[0]):
         indices, values = found
         book = len(write_book(values, tensor.dtype))
         sizes = {key: len(data) for key, data in encode_by_all(indices).items()}
