@@ -201,12 +201,11 @@ def find_means(line: Line, levels: int, sweeps: int) -> Cells:
 
 def find_constrained(line: Line, levels: int, weight: float, sweeps: int) -> Cells:
     """Return cells of little error and entropy, by the cost of :func:`sweep`; 1 or more."""
+    means = find_means(line, levels, sweeps)
     if not weight:
-        return find_means(line, levels, sweeps)
-    return min(
-        _settle_all(line, levels, weight, sweeps),
-        key=lambda cells: measure_cost(line, cells, weight),
-    )
+        return means
+    found = _settle_all(line, [means, *_cut_finely(line, levels, weight)], weight, sweeps)
+    return min(found, key=lambda cells: measure_cost(line, cells, weight))
 
 
 def find_for_rate(line: Line, levels: int, rate: float, sweeps: int) -> Cells:
@@ -218,11 +217,13 @@ def find_for_rate(line: Line, levels: int, rate: float, sweeps: int) -> Cells:
     bearable = rate * (1 + 1e-9)  # The same cells, summed elsewhere, are as good.
     if measure_rate(line, means) <= bearable:
         return means
-    found = [_find_even(line, levels, bearable)]
+    even = _find_even(line, levels, bearable)
+    found = [even]
     low, high = 0.0, 0.0
     for _ in range(_TRIES):
         weight = (low + high) / 2 if high else max(4 * low, 1e-3 * line.variance)
-        tried = _settle_all(line, levels, weight, sweeps)
+        starts = [means, even, *_cut_finely(line, levels, weight)]
+        tried = _settle_all(line, starts, weight, sweeps)
         found += [one for one in tried if measure_rate(line, one) <= bearable]
         best = min(tried, key=lambda cells: measure_cost(line, cells, weight))
         if measure_rate(line, best) <= bearable:
@@ -249,17 +250,20 @@ def _find_even(line: Line, levels: int, rate: float) -> Cells:
     return cut_evenly(line, high)
 
 
-def _settle_all(line: Line, levels: int, weight: float, sweeps: int) -> list[Cells]:
-    """Return where a few starts lead.
+def _cut_finely(line: Line, levels: int, weight: float) -> list[Cells]:
+    """Return equal steps that suit a weight, where no more than ``levels`` of them occur.
 
     Equal steps are nearly the best cells for a given entropy (Gish and Pierce, 1968). Where cells
     are small a step d costs d^2 / 12 - weight ln d, which is least for d^2 = 6 weight.
     """
-    least = find_step(line, levels) if len(line.values) > levels else 0.0
-    starts = [find_means(line, levels, sweeps)]
-    for part in (1.0, 0.7):
-        step = part * math.sqrt(6 * weight)
-        starts.append(cut_evenly(line, step if fits(line, step, levels) else least))
+    steps = [part * math.sqrt(6 * weight) for part in (1.0, 0.7)]
+    if not any(fits(line, step, levels) for step in steps):
+        steps = [find_step(line, levels)]
+    return [cut_evenly(line, step) for step in steps if fits(line, step, levels)]
+
+
+def _settle_all(line: Line, starts: list[Cells], weight: float, sweeps: int) -> list[Cells]:
+    """Return where the starts lead."""
     return [settle(line, start, weight, sweeps) for start in starts]
 
 
