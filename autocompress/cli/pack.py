@@ -57,16 +57,9 @@ def inspect(file: _File, *, as_json: _Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(survey.to_json(), indent=1))
         return
-    head = (
-        "tensor",
-        "shape",
-        "non-zeros",
-        "levels",
-        "entropy",
-        "book",
-        "stored",
-        "bytes by codec",
-    )
+    head = ("tensor", "shape", "non-zeros", "levels", "entropy", "book", "stored", "smallest")
+    console = open_console()
+    wide = not console.is_terminal or console.width >= _WIDE
     rows, blobs = [], {}
     for line in survey.tensors:
         sizes = sorted((size, name) for name, size in line.by_codec.items())
