@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MOST_CLASSES = 8
+MOST_CLASSES = 16
 
 Classes = NDArray[np.uint16]
 
-_PAIRS = ((1, 1), (1, 2), (2, 1), (2, 2), (1, 4), (4, 1), (4, 4), (1, 8), (8, 1), (8, 8))
-_TURNS = 3
+_PAIRS = ((1, 1), (1, 4), (4, 1), (2, 2), (4, 4), (1, 16), (16, 1), (8, 8), (16, 16))
+_TURNS = 8
 _BLOCK_BITS = 12  # What the counts of a block take, about.
 
 Sums = NDArray[np.float64]
@@ -70,12 +70,13 @@ def list_classes(mask: NDArray[np.bool], view: View) -> Iterator[tuple[Classes, 
         rows = _split(kept.sum(axis=1), row_classes)
         units = _split(kept.sum(axis=0), unit_classes)
         for _ in range(_TURNS if row_classes * unit_classes > 1 else 0):
+            before = rows, units
             if row_classes > 1:
-                sums, sizes = _gather(kept, units, view.unit)
-                rows = _assign(sums, sizes, rows)
+                rows = _assign(*_gather(kept, units, view.unit), rows)
             if unit_classes > 1:
-                sums, sizes = _gather(kept.T, rows, 1)
-                units = _assign(sums, sizes * view.unit, units)
+                units = _assign(*_gather(kept.T, rows, view.unit), units)
+            if np.array_equal(before[0], rows) and np.array_equal(before[1], units):
+                break
         sums, sizes = _gather(kept, units, view.unit)
         yield rows, units, _measure(sums, sizes, rows) + _entropy(rows) + _entropy(units)
 

@@ -13,11 +13,13 @@ import numpy as np
 
 from autocompress.errors import FormatError
 from autocompress.store.pack.bits import BitReader, BitWriter
-from autocompress.store.pack.classes import Classes, View, list_classes, list_views
+from autocompress.store.pack.classes import MOST_CLASSES, Classes, View, list_classes, list_views
 from autocompress.store.pack.codec import Codes, Indices
 from autocompress.store.pack.even import Places, read_even, write_even
 from autocompress.store.pack.lanes import SymbolReader, SymbolWriter
 from autocompress.store.pack.tables import SINGLE, Table, read_table, write_table
+
+_CLASS_BITS = (MOST_CLASSES - 1).bit_length()
 
 
 class Density:
@@ -52,7 +54,7 @@ class Density:
         if number >= len(views):
             raise FormatError(f"view {number} does not fit the shape {shape}")
         view = views[number]
-        sizes = bits.plain(3) + 1, bits.plain(3) + 1
+        sizes = bits.plain(_CLASS_BITS) + 1, bits.plain(_CLASS_BITS) + 1
         maps = [read_table(bits, size) for size in sizes]
         counts = _read_counts(bits, sizes[0] * sizes[1])
         per_class = np.array([kept for kept, _ in counts]).reshape(sizes).sum(axis=1)
@@ -89,8 +91,8 @@ def _write(indices: Indices, choice: tuple[int, View], rows: Classes, units: Cla
     head, writer = BitWriter(), SymbolWriter()
     sizes = int(rows.max()) + 1, int(units.max()) + 1
     head.plain(number, 2)
-    head.plain(sizes[0] - 1, 3)
-    head.plain(sizes[1] - 1, 3)
+    head.plain(sizes[0] - 1, _CLASS_BITS)
+    head.plain(sizes[1] - 1, _CLASS_BITS)
     for classes in (rows, units):
         writer.run(classes, write_table(np.bincount(classes), head))
     counts, values = [], [np.empty(0, np.uint16)] * sizes[0]

@@ -16,9 +16,9 @@ from autocompress.store.pack.tables import LEAST_BITS, Table
 
 Places = NDArray[np.int64]
 
-_BITS = 15
-_MOST = 1023
-_LENGTH = 7  # Bits of the mean of what is left of a gap without its low bits.
+_BITS = 13
+_MOST = 511
+_LENGTH = 5  # Bits of the mean of what is left of a gap without its low bits.
 _SCALE = 1 << 48  # Stands for 1.
 
 

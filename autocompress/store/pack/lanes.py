@@ -200,7 +200,9 @@ class SymbolReader:
 
     def _run_one(self, count: int, steps: NDArray[np.uint32], bits: int) -> Codes:
         """Return the places in the tables; shape (count,)."""
-        rows, words = steps.tolist(), self._words[self._place :].tolist()
+        # Objects of all steps at once take time; a view makes them one by one.
+        rows = steps.tolist() if 2 * count > len(steps) else steps.data
+        words = self._words[self._place :].tolist()
         state, place, end, mask = self._one, 0, len(words), (1 << bits) - 1
         found = np.empty(count, np.uint16)
         for first in range(0, count, _BLOCK):

@@ -95,7 +95,7 @@ def test_padding_of_fields_is_zero() -> None:
 
 
 @pytest.mark.parametrize("shape", coding.SHAPES)
-@pytest.mark.parametrize("levels", [1, 2, 3, 16, 255])
+@pytest.mark.parametrize("levels", [1, 2, 16])
 def test_packed_codes_come_back(shape: tuple[int, ...], levels: int) -> None:
     tensor = coding.draw(shape, levels, 0.0)
     data = coding.check_round_trip(PackedBits(), tensor)

@@ -11,7 +11,7 @@ from tests.store.pack import coding
 
 
 @pytest.mark.parametrize("shape", coding.SHAPES)
-@pytest.mark.parametrize("levels", [2, 3, 16, 255])
+@pytest.mark.parametrize("levels", [2, 16])
 @pytest.mark.parametrize("pruned", [0.5, 0.9])
 def test_codes_come_back(shape: tuple[int, ...], levels: int, pruned: float) -> None:
     tensor = coding.draw(shape, levels, pruned)

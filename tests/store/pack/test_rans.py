@@ -10,7 +10,7 @@ from tests.store.pack import coding
 
 
 @pytest.mark.parametrize("shape", coding.SHAPES)
-@pytest.mark.parametrize("levels", [1, 2, 3, 16, 255])
+@pytest.mark.parametrize("levels", [1, 2, 16])
 @pytest.mark.parametrize("pruned", [0.0, 0.9])
 def test_codes_come_back(shape: tuple[int, ...], levels: int, pruned: float) -> None:
     assert coding.check_round_trip(Rans(), coding.draw(shape, levels, pruned)) is not None
@@ -27,7 +27,7 @@ def test_many_levels(levels: int) -> None:
     coding.check_round_trip(Rans(), coding.number(codes, (len(codes),)))
 
 
-@pytest.mark.parametrize("levels", [16, 32, 256])
+@pytest.mark.parametrize("levels", [16, 256])
 @pytest.mark.parametrize("pruned", [0.0, 0.6, 0.9])
 def test_large_tensors_take_their_entropy(levels: int, pruned: float) -> None:
     tensor = coding.draw((640, 1000), levels, pruned, seed=levels)
