@@ -18,6 +18,7 @@ BYTES = "bytes"  # The coder of tensors without a book.
 GROUP = "adaptive"  # The codec that takes several tensors at once.
 
 _MOST_AXES = 16
+_MOST_STEP = 2**63  # Bytes between entries, which also a tensor without any has.
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -38,6 +39,9 @@ class Header:
     meta: dict[str, Any]
 
 
+_HEADERS = TypeAdapter(Header)
+
+
 def open_header(
     data: bytes | memoryview, *, most_bytes: int = MOST_BYTES
 ) -> tuple[Header, list[memoryview]]:
@@ -49,7 +53,9 @@ def open_header(
     plain, sections = read_container(data)
     try:
         # Only JSON mode is strict and still reads a list as a tuple.
-        header = TypeAdapter(Header).validate_json(json.dumps(plain), strict=True)
+        header = _HEADERS.validate_json(json.dumps(plain), strict=True)
+    except RecursionError as error:
+        raise FormatError("header: too deep") from error
     except ValidationError as error:
         first = error.errors()[0]
         raise FormatError(f"header: {first['loc']}: {first['msg']}") from error
@@ -68,6 +74,8 @@ def _check_tensors(header: Header, most_bytes: int) -> None:
         if dtype not in DTYPES:
             raise FormatError(f"{name}: unknown dtype {dtype!r}")
         if len(shape) > _MOST_AXES or any(not 0 <= size < 2**40 for size in shape):
+            raise FormatError(f"{name}: no tensor has the shape {shape}")
+        if prod(max(size, 1) for size in shape) * DTYPES[dtype].itemsize >= _MOST_STEP:
             raise FormatError(f"{name}: no tensor has the shape {shape}")
         total += prod(shape) * DTYPES[dtype].itemsize
         if total > most_bytes:

@@ -126,7 +126,7 @@ def unpack_zstd(
     """
     try:
         stated = zstandard.get_frame_parameters(packed)
-        if stated.content_size > most:  # Also of a frame that does not state it.
+        if not 0 < stated.content_size <= most:  # Also of a frame that does not state it.
             raise FormatError(f"zstd: want at most {most:,} bytes, got {stated.content_size:,}")
         if stated.dict_id or stated.has_checksum:
             raise FormatError("zstd: want a frame without checksum and number of a dictionary")

@@ -41,6 +41,7 @@ from autocompress.store.tensors import (
 
 _SMALL_BYTES = 2**16  # Tensors without a book up to this size share one run of bytes.
 _BLOB_COST = 6  # About what the header says of one more blob.
+_AT_ONCE = 2**16  # Codes looked up at a time, as NumPy turns them into 8 bytes each first.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +110,15 @@ def unpack_state(
     Raises:
         FormatError: The file is damaged, not one of ours, or asks for more.
     """
+    try:
+        return _unpack(data, most_bytes)
+    except MemoryError as error:
+        raise FormatError("asks for more memory than there is") from error
+
+
+def _unpack(data: bytes | memoryview, most_bytes: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
     header, sections = open_header(data, most_bytes=most_bytes)
-    books = _split_books(sections[1])
+    books = _split_books(sections[1], header.books)
     values: dict[int, Tensor] = {}
     for (codec, members), blob in zip(header.blobs, sections[2:], strict=True):
         try:
@@ -135,21 +143,20 @@ def _decode_blob(
     if codec == BYTES:
         return dict(zip(members, _decode_bytes(blob, shapes, dtypes), strict=True))
     found, levels = [], []
-    for one, dtype in zip(members, dtypes, strict=True):
-        if header.books[one] >= len(books):
-            raise FormatError(f"there is no book {header.books[one]}")
+    for one, dtype, shape in zip(members, dtypes, shapes, strict=True):
         reader = Reader(books[header.books[one]])
-        levels.append(reader.number(MAX_LEVELS))
+        # No more levels than entries: many small tensors must not take the time of large ones.
+        levels.append(reader.number(min(MAX_LEVELS, prod(shape))))
+        if levels[-1] == 0 and prod(shape):
+            raise FormatError("want at least one level")
         found.append(read_book(reader.rest(), levels[-1], dtype))
-    if any((levels[k] == 0) != (prod(shape) == 0) for k, shape in enumerate(shapes)):
-        raise FormatError("want no levels of an empty tensor, and only of one")
     codes: list[Codes]
     if codec == GROUP:
         codes = decode_group(blob, shapes, levels)
     else:
         codes = [CODECS[codec].decode(blob, shapes[0], levels[0])]
     return {
-        one: write_bits(values.take(part), dtype, shape)
+        one: write_bits(_look_up(values, part), dtype, shape)
         for one, values, part, dtype, shape in zip(
             members, found, codes, dtypes, shapes, strict=True
         )
@@ -231,11 +238,21 @@ def _code_bytes(tensors: list[Tensor], coded: set[int]) -> list[Blob]:
     ]
 
 
-def _split_books(section: memoryview) -> list[memoryview]:
+def _split_books(section: memoryview, numbers: list[int]) -> list[memoryview]:
     reader, books = Reader(section), []
     while reader.left:
         books.append(reader.sized())
+    if list(dict.fromkeys(number for number in numbers if number >= 0)) != list(range(len(books))):
+        raise FormatError(f"books: want {len(books)}, each of a tensor, in the order of these")
     return books
+
+
+def _look_up(values: Whole, codes: Codes) -> Whole:
+    """Return the value of each code; shape (entries,)."""
+    found = np.empty(len(codes), values.dtype)
+    for first in range(0, len(codes), _AT_ONCE):
+        found[first : first + _AT_ONCE] = values.take(codes[first : first + _AT_ONCE])
+    return found
 
 
 def _read_bytes(tensor: Tensor) -> bytes:
