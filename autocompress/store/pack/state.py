@@ -147,7 +147,7 @@ def _decode_blob(
         reader = Reader(books[header.books[one]])
         # No more levels than entries: many small tensors must not take the time of large ones.
         levels.append(reader.number(min(MAX_LEVELS, prod(shape))))
-        if levels[-1] == 0 and prod(shape):
+        if prod(shape) and not levels[-1]:
             raise FormatError("want at least one level")
         found.append(read_book(reader.rest(), levels[-1], dtype))
     codes: list[Codes]
