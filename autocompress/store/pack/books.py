@@ -13,11 +13,12 @@ from torch import Tensor
 
 from autocompress.errors import FormatError
 from autocompress.store.pack.codec import MAX_LEVELS, Indices
+from autocompress.store.pack.rising import read_rising, write_rising
 from autocompress.store.pack.wire import Reader, Writer
 from autocompress.store.tensors import Whole, read_bits
 
 _SAMPLE = 2**18  # Entries that tell whether there are too many values to number them.
-_OWN, _GRID = range(2)
+_OWN, _GRID, _RISING = range(3)
 _MOST_STEP = 2**20
 _MOST_DIVISOR = 16  # The smallest level may be up to so many steps from 0.
 
@@ -55,29 +56,22 @@ def is_few(indices: Indices) -> bool:
 
 
 def write_book(values: Whole, dtype: torch.dtype) -> bytes:
-    """Return the values of a book as bytes, the shorter of two ways.
+    """Return the values of a book as bytes, the shortest of three ways.
 
     Args:
         values: Bits of each level; shape (levels,).
         dtype: That the bits are of.
     """
     own = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"))
-    writer = Writer()
+    found = [bytes([_OWN]) + own.tobytes()]
     steps = _find_grid(values) if dtype == torch.float32 else None
     if steps is not None:
-        scale, whole = steps
-        writer.number(_GRID)
-        writer.raw(scale.astype("<f4").tobytes())
-        before = 0
-        for step in whole.tolist():  # Most often neighbours.
-            writer.signed(step - before)
-            before = step
-        if writer.size <= own.nbytes:
-            return writer.finish()
-    writer = Writer()
-    writer.number(_OWN)
-    writer.raw(own.tobytes())
-    return writer.finish()
+        found.append(_write_grid(*steps))
+    keys = _make_keys(values, dtype)
+    # NumPy compares; the difference of unsigned numbers is never negative.
+    if dtype.is_floating_point and len(keys) > 1 and bool((keys[2:] > keys[1:-1]).all()):
+        found.append(_write_rising(own[:1].tobytes(), keys))
+    return min(found, key=lambda book: (len(book), -book[0]))
 
 
 def read_book(data: memoryview, levels: int, dtype: torch.dtype) -> Whole:
@@ -87,7 +81,7 @@ def read_book(data: memoryview, levels: int, dtype: torch.dtype) -> Whole:
         FormatError: The bytes are none of a book of so many levels.
     """
     reader = Reader(data)
-    kind = reader.number(_GRID)
+    kind = reader.number(_RISING)
     word = np.dtype(f"<u{dtype.itemsize}")
     if kind == _OWN:
         values: Whole = np.frombuffer(reader.raw(levels * word.itemsize), word).copy()
@@ -95,8 +89,25 @@ def read_book(data: memoryview, levels: int, dtype: torch.dtype) -> Whole:
         if dtype == torch.bool and levels and values.max() > 1:
             raise FormatError("want truth values of 0 and 1")
         return values
+    if kind == _RISING and dtype.is_floating_point and levels > 1:
+        return _read_rising(reader, levels, dtype)
     if kind != _GRID or dtype != torch.float32:
         raise FormatError(f"a book of {dtype} has no form {kind}")
+    return _read_grid(reader, levels)
+
+
+def _write_grid(scale: np.float32, steps: NDArray[np.int64]) -> bytes:
+    writer = Writer()
+    writer.number(_GRID)
+    writer.raw(scale.astype("<f4").tobytes())
+    before = 0
+    for step in steps.tolist():  # Most often neighbours.
+        writer.signed(step - before)
+        before = step
+    return writer.finish()
+
+
+def _read_grid(reader: Reader, levels: int) -> Whole:
     scale = np.frombuffer(reader.raw(4), "<f4")[0]
     steps, step = [], 0
     for _ in range(levels):
@@ -111,6 +122,31 @@ def read_book(data: memoryview, levels: int, dtype: torch.dtype) -> Whole:
         return (np.array(steps, np.float32) * scale).astype("<f4").view("<u4")
 
 
+def _write_rising(first: bytes, keys: NDArray[np.unsignedinteger[Any]]) -> bytes:
+    """Return the first value, in a byte if it is 0, and the others, which rise."""
+    writer = Writer()
+    writer.number(_RISING)
+    writer.number(int(any(first)))
+    if any(first):
+        writer.raw(first)
+    writer.raw(write_rising(keys[1:].tolist(), 1 << 8 * len(first)))
+    return writer.finish()
+
+
+def _read_rising(reader: Reader, levels: int, dtype: torch.dtype) -> Whole:
+    word = np.dtype(f"<u{dtype.itemsize}")
+    first = np.zeros(1, word)
+    if reader.number(1):
+        first = np.frombuffer(reader.raw(word.itemsize), word)
+        if not first[0]:
+            raise FormatError("want one byte for 0")
+    keys = read_rising(reader.rest(), levels - 1, 1 << 8 * word.itemsize)
+    values = _undo_keys(np.array(keys, word))
+    if first[0] in values:
+        raise FormatError("a value is in the book twice")
+    return np.concatenate([first, values])
+
+
 def _make_keys(values: Whole, dtype: torch.dtype) -> NDArray[np.unsignedinteger[Any]]:
     """Return numbers that rise as the values of these bits do."""
     size = values.dtype.itemsize * 8
@@ -120,6 +156,12 @@ def _make_keys(values: Whole, dtype: torch.dtype) -> NDArray[np.unsignedinteger[
     if dtype.is_signed:
         return values ^ sign
     return values
+
+
+def _undo_keys(keys: Whole) -> Whole:
+    """Return the bits of floats whose keys these are."""
+    sign = keys.dtype.type(1 << (keys.dtype.itemsize * 8 - 1))
+    return np.where(keys & sign, keys ^ sign, ~keys)
 
 
 def _find_grid(values: Whole) -> tuple[np.float32, NDArray[np.int64]] | None:

@@ -96,3 +96,25 @@ def test_a_tensor_of_too_many_values_has_no_book() -> None:
     most = split_tensor(torch.arange(2**16 - 1, dtype=torch.int32))
     assert most is not None
     assert most[0].levels == 2**16 - 1
+
+
+@pytest.mark.parametrize("first", [0.0, 0.5])
+def test_free_values_need_not_tell_their_order(first: float) -> None:
+    drawn = np.random.default_rng(0).normal(size=255).astype(np.float32)
+    values = np.concatenate([np.float32([first]), np.sort(drawn)]).view("<u4")
+
+    data = write_book(values, torch.float32)
+
+    assert np.array_equal(read_book(memoryview(data), 256, torch.float32), values)
+    assert len(data) < 0.75 * values.nbytes
+
+
+@given(data=st.binary(max_size=24), levels=st.integers(0, 6), kind=st.integers(0, 3))
+def test_any_bytes_are_a_book_or_refused(data: bytes, levels: int, kind: int) -> None:
+    for dtype in DTYPES.values():
+        try:
+            values = read_book(memoryview(bytes([kind]) + data), levels, dtype)
+        except FormatError:
+            continue
+        assert len(values) == levels
+        assert values.dtype.itemsize == dtype.itemsize
