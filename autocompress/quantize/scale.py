@@ -38,7 +38,7 @@ def find_scale(sizes: Tensor, positive: Sequence[float], *, zero: bool) -> float
         scales, gains = _sweep(values, counts, scales, steps)
     best = scales[gains.argmax()].reshape(1)
     if len(values) < len(sizes):  # The histogram's last digits do not matter, but are cheap.
-        best, _ = _sweep(sizes, torch.ones((), device=sizes.device), best, steps)
+        best = _refine(sizes, best, steps)
     return float(best.float())
 
 
@@ -119,6 +119,18 @@ def _sweep(values: Tensor, counts: Tensor, scales: Tensor, steps: Tensor) -> tup
     return torch.where(kept, products / squares, scales), torch.where(
         kept, products.square() / squares, 0.0
     )
+
+
+def _refine(sizes: Tensor, scale: Tensor, steps: Tensor) -> Tensor:
+    """Return the best scale for the levels nearest at ``scale``; shapes (1,).
+
+    One sum for each level, a third of the time of a sweep.
+    """
+    bounds = ((steps[:-1] + steps[1:]) / 2 * scale).to(sizes)
+    codes = torch.bucketize(sizes, bounds, out_int32=True)
+    sums = codes.bincount(weights=sizes.double(), minlength=len(steps))
+    squares = (codes.bincount(minlength=len(steps)) * steps.square()).sum()
+    return torch.where(squares > 0, (sums * steps).sum() / squares, scale)
 
 
 def _nearest(values: Tensor, steps: Tensor) -> Tensor:
