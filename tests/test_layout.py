@@ -42,6 +42,7 @@ ACROSS = {
     "test_single",  # Single weights in masks, costs and compaction.
     "test_fine",  # Weights and bits as dimensions.
     "test_fine_search",
+    "test_hostile",  # Files that were tampered with.
 }
 
 # The patterns are in pieces, so that they do not find themselves here.
