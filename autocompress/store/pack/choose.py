@@ -22,6 +22,10 @@ _INNER: dict[int, Codec] = {
 }
 CODECS: dict[str, Codec] = {codec.name: codec for codec in (*_INNER.values(), Structured(_INNER))}
 
+_LARGE = 2**16  # Bytes of a stream that takes time to decode.
+_EQUAL = 1000  # One in so many bytes more is as good as equal.
+_BY_SPEED = ("constant", "bits", "lz", "gaps", "density", "structured", "rans", "adaptive")
+
 
 def encode_by_all(indices: Indices) -> dict[str, bytes]:
     """Return what each codec that applies makes of a tensor, by name."""
@@ -32,5 +36,14 @@ def encode_by_all(indices: Indices) -> dict[str, bytes]:
 
 
 def choose_smallest(found: dict[str, bytes]) -> str:
-    """Return the name of the smallest; of equals, the one that stands first."""
-    return min(found, key=lambda name: len(found[name]))
+    """Return the name of the smallest; of large ones as good as equal, the fastest to decode.
+
+    Args:
+        found: At least one, in the order of :data:`CODECS`.
+    """
+    least = min(map(len, found.values()))
+    limit = least + (least // _EQUAL if least >= _LARGE else 0)
+    near = [name for name, data in found.items() if len(data) <= limit]
+    if limit == least:
+        return near[0]
+    return min(near, key=_BY_SPEED.index)
