@@ -19,6 +19,7 @@ class Constant:
 
     def decode(self, data: memoryview, shape: tuple[int, ...], levels: int) -> Codes:
         """Return the codes; see ``Codec``."""
-        if len(data) or levels > 1:
+        entries = prod(shape)
+        if len(data) or levels > 1 or (entries and not levels):
             raise FormatError("constant: want no bytes and one level")
-        return np.zeros(prod(shape), np.uint16)
+        return np.zeros(entries, np.uint16)

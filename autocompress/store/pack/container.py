@@ -139,8 +139,8 @@ def _write_text(header: Any) -> bytes:
 
 
 def _explain_magic(start: bytes) -> str:
-    if start[1:4] == MAGIC[1:4] or start[:3] == MAGIC[1:4]:
-        return "an .acz file that was copied as text; copy it again as binary"
     if MAGIC.startswith(start) and start:
         return f"the file ends after {len(start)} bytes, in the middle of its beginning"
+    if start[1:4] == MAGIC[1:4] or start[:3] == MAGIC[1:4]:
+        return "an .acz file that was copied as text; copy it again as binary"
     return "no .acz file: it does not begin with the mark of one"
