@@ -176,8 +176,9 @@ def _find_grid(values: Whole) -> tuple[np.float32, NDArray[np.int64]] | None:
         for scale in (middle, np.nextafter(middle, 0), np.nextafter(middle, np.float32(np.inf))):
             if not scale > 0 or sizes.max() / np.float64(scale) > _MOST_STEP:
                 continue
-            steps = np.rint(floats / np.float64(scale))
+            # Whole, as a reader finds them: -0.0 is on no grid.
+            steps = np.rint(floats / np.float64(scale)).astype(np.int64)
             made = steps.astype(np.float32) * np.float32(scale)
             if np.array_equal(made.view("<u4"), values.astype("<u4")):
-                return np.float32(scale), steps.astype(np.int64)
+                return np.float32(scale), steps
     return None

@@ -73,6 +73,14 @@ def test_equal_distances_cost_a_byte_each() -> None:
     assert len(write_book(values, torch.float32)) == 1 + 4 + 15
 
 
+def test_minus_zero_is_on_no_grid() -> None:
+    values = np.array([0.0, -1.0, -0.5, -0.0, 0.5, 1.0], np.float32).view("<u4")
+
+    data = write_book(values, torch.float32)
+
+    assert np.array_equal(read_book(memoryview(data), 6, torch.float32), values)
+
+
 def test_what_is_no_book_is_refused() -> None:
     values = (np.arange(-3, 4).astype(np.float32) * np.float32(0.5)).view("<u4")
     data = write_book(values, torch.float32)
