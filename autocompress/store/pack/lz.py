@@ -97,18 +97,20 @@ def _list_packed(planes: bytes) -> list[tuple[int, bytes]]:
     found = [(_ZSTD, packer.compress(planes))]
     if len(planes) <= _MOST_LZMA:
         for bits in (0, 2):  # Single bytes do best without the place among four.
-            filters = _make_filters(bits)
+            filters = _make_filters(bits, len(planes))
             packed = lzma.compress(planes, lzma.FORMAT_RAW, filters=filters)
             found.append((_LZMA, bytes([bits]) + packed))
     return found
 
 
-def _make_filters(bits: int) -> list[dict[str, int]]:
+def _make_filters(bits: int, size: int) -> list[dict[str, int]]:
+    """Return how to code so many bytes; a window for more would cost 50 ms to make."""
+    window = min(max(size.bit_length(), 12), WINDOW_LOG)
     return [
         {
             "id": lzma.FILTER_LZMA2,
             "preset": 9,
-            "dict_size": 2**WINDOW_LOG,
+            "dict_size": 2**window,
             "lc": 3 if bits else 0,
             "lp": 0,
             "pb": bits,
@@ -139,7 +141,7 @@ def unpack_zstd(
 def _unpack_lzma(packed: memoryview, size: int) -> bytes:
     if not len(packed) or packed[0] not in (0, 2):
         raise FormatError("lzma: want the kind of its filter")
-    coder = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_make_filters(packed[0]))
+    coder = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_make_filters(packed[0], size))
     try:
         found = coder.decompress(packed[1:], max_length=size + 1)
     except (lzma.LZMAError, EOFError) as error:
