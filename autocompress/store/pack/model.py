@@ -1,5 +1,6 @@
 """Models as compact files, and files as models."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def pack(
     Args:
         source: Whose state is packed.
         path: The file, ending in ``.acz``; replaced if it is there.
-        metrics: Flat figures for people, kept beside the tensors.
+        metrics: Flat figures for people, kept beside the tensors; NaN and infinity become null.
 
     Returns:
         Bytes of the file.
@@ -52,7 +53,10 @@ def pack(
     else:
         state = source
     if metrics:
-        meta["metrics"] = dict(metrics)
+        meta["metrics"] = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in metrics.items()
+        }
     data = pack_state(state, meta)
     with name_failure(Path(path)):
         replace_file(Path(path), data)
