@@ -70,6 +70,7 @@ def unpack_file(file: Path, target: Path, *, factory: str) -> int:
         raise SettingError(f"OUT: {file} holds tensors and no model; want OUT.safetensors")
     make = import_callable(factory, "--factory") if factory else None
     model = load(file, factory=make)
+    metrics = meta.get("metrics")
     save_artifact(
         target,
         model,
@@ -77,7 +78,7 @@ def unpack_file(file: Path, target: Path, *, factory: str) -> int:
         input_shape=tuple(meta["input_shape"]),
         classes=meta["classes"],
         input_spec=TypeAdapter(InputSpec).validate_json(json.dumps(meta["input_spec"])),
-        metrics=meta.get("metrics", {}),
+        metrics=metrics if isinstance(metrics, dict) else {},  # They may come from anyone.
     )
     return len(model.state_dict())
 
