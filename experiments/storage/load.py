@@ -95,9 +95,8 @@ def main() -> None:
         for suffix, (size, _) in ways.items():
             low, middle, high = quantiles(walls[suffix], n=4)
             own = quantiles(cpus[suffix], n=4)[1]
-            print(
-                f"| {name} | {suffix} | {size:,} | {middle:.1f} ({low:.1f}-{high:.1f}) | {own:.1f} |"
-            )
+            wall = f"{middle:.1f} ({low:.1f}-{high:.1f})"
+            print(f"| {name} | {suffix} | {size:,} | {wall} | {own:.1f} |")
 
 
 if __name__ == "__main__":
