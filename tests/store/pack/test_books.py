@@ -109,7 +109,7 @@ def test_a_tensor_of_too_many_values_has_no_book() -> None:
 @pytest.mark.parametrize("first", [0.0, 0.5])
 def test_free_values_need_not_tell_their_order(first: float) -> None:
     drawn = np.random.default_rng(0).normal(size=255).astype(np.float32)
-    values = np.concatenate([np.float32([first]), np.sort(drawn)]).view("<u4")
+    values = np.concatenate([np.array([first], np.float32), np.sort(drawn)]).view("<u4")
 
     data = write_book(values, torch.float32)
 
