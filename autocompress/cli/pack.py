@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from autocompress.cli.screen import open_console, print_pairs, print_table
 
@@ -67,7 +68,7 @@ def inspect(file: _File, *, as_json: _Json = False) -> None:
         blobs[frozenset(members)] = (f"{len(members)} by {line.codec}", line.blob_bytes)
         rows.append(
             (
-                line.name,
+                make_plain(line.name),
                 "x".join(map(str, line.shape)) or "1 value",
                 f"{line.nonzeros:,}",
                 "many" if line.levels is None else f"{line.levels:,}",
@@ -101,6 +102,11 @@ def verify(file: _File) -> None:
     tensors = unpack_tensors(file)
     values = sum(tensor.numel() for tensor in tensors.values())
     typer.echo(f"{file}: sound, {len(tensors)} tensors of {values:,} values")
+
+
+def make_plain(name: str) -> str:
+    """Return a name of anyone without what a terminal, or rich, would obey."""
+    return escape("".join(sign if sign.isprintable() else "?" for sign in name))
 
 
 def _compare(other: int, size: int) -> str:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from autocompress.cli.packing import pack_source
 from autocompress.data.source import InputSpec
 from autocompress.store.artifacts import save_artifact
+from autocompress.store.pack.model import pack
 from autocompress.store.tensors import have_equal_bits
 from autocompress.zoo.make import ModelSettings, make_model
 from tests.cli.conftest import Commands
@@ -156,3 +157,13 @@ def test_a_wrong_name_is_told_before_anything_is_done(
     shown = commands.run("pack", str(tmp_path / "none"), str(tmp_path / "a.acz"))
     assert (shown.code, shown.err.startswith("error: ")) == (1, True)
     assert not (tmp_path / "a.acz").exists()
+
+
+def test_a_name_of_anyone_is_shown_and_not_obeyed(tmp_path: Path, commands: Commands) -> None:
+    file = tmp_path / "odd.acz"
+    pack({"a\x1b[31mred[/red]": torch.zeros(3)}, file)
+
+    shown = commands.run("inspect", str(file))
+
+    assert shown.code == 0
+    assert "a?[31mred[/red]" in shown.out

@@ -17,21 +17,28 @@ _INNER: dict[int, Codec] = {
     2: Rans(),
     3: Gaps(),
     4: Density(),
-    5: Adaptive(),
     6: Lz(),
 }
-CODECS: dict[str, Codec] = {codec.name: codec for codec in (*_INNER.values(), Structured(_INNER))}
+CODECS: dict[str, Codec] = {
+    codec.name: codec for codec in (*_INNER.values(), Adaptive(), Structured(_INNER))
+}
 
 _LARGE = 2**16  # Bytes of a stream that takes time to decode.
 _EQUAL = 1000  # One in so many bytes more is as good as equal.
 _BY_SPEED = ("constant", "bits", "lz", "gaps", "density", "structured", "rans", "adaptive")
 
 
-def encode_by_all(indices: Indices) -> dict[str, bytes]:
-    """Return what each codec that applies makes of a tensor, by name."""
+def encode_by_all(indices: Indices, *, slow: bool = True) -> dict[str, bytes]:
+    """Return what each codec that applies makes of a tensor, by name.
+
+    Args:
+        indices: The tensor.
+        slow: Whether the codec that takes microseconds for each entry is asked, too.
+    """
     if indices.levels <= 1:
         return {Constant.name: b""}
-    found = {name: codec.encode(indices) for name, codec in CODECS.items()}
+    asked = {name: one for name, one in CODECS.items() if slow or name != Adaptive.name}
+    found = {name: codec.encode(indices) for name, codec in asked.items()}
     return {name: data for name, data in found.items() if data is not None}
 
 

@@ -16,6 +16,7 @@ TENSOR_DIGEST_BYTES = 8
 MOST_BYTES = 2**32  # Of all tensors together, unless the caller says otherwise.
 BYTES = "bytes"  # The coder of tensors without a book.
 GROUP = "adaptive"  # The codec that takes several tensors at once.
+MOST_SLOW = 2**17  # Entries of a file in that codec, which takes microseconds for each.
 
 _MOST_AXES = 16
 _MOST_STEP = 2**63  # Bytes between entries, which also a tensor without any has.
@@ -102,3 +103,7 @@ def _check_blobs(header: Header) -> None:
             raise FormatError(f"{name}: {codec} takes one tensor")
         if any((header.books[number] < 0) != (codec == BYTES) for number in numbers):
             raise FormatError(f"{name}: a book and {codec} do not fit")
+    sizes = [prod(shape) for _, _, shape in header.tensors]
+    slow = sum(sizes[one] for codec, numbers in header.blobs for one in numbers if codec == GROUP)
+    if slow > MOST_SLOW:
+        raise FormatError(f"header: want up to {MOST_SLOW:,} entries by {GROUP}, got {slow:,}")

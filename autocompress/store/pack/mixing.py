@@ -116,5 +116,3 @@ class Tree:
             counts[bit] += UNIT
             start, stop = (middle, stop) if bit else (start, middle)
         return start
-
-

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from autocompress.errors import ArtifactError, FormatError
-from autocompress.store.pack.adaptive import MAX_ENTRIES, decode_group, encode_group
+from autocompress.store.pack.adaptive import decode_group, encode_group
 from autocompress.store.pack.books import is_few, read_book, split_tensor, write_book
 from autocompress.store.pack.choose import CODECS, choose_smallest, encode_by_all
 from autocompress.store.pack.codec import MAX_LEVELS, Codes, Indices
@@ -40,6 +40,7 @@ from autocompress.store.tensors import (
 )
 
 _SMALL_BYTES = 2**16  # Tensors without a book up to this size share one run of bytes.
+_SLOW_ENTRIES = 2**16  # Codes of a net that is small enough for the codec that mixes contexts.
 _BLOB_COST = 6  # About what the header says of one more blob.
 _AT_ONCE = 2**16  # Codes looked up at a time, as NumPy turns them into 8 bytes each first.
 
@@ -197,20 +198,14 @@ def _code_tensor(tensor: Tensor) -> tuple[Indices, bytes] | None:
 
 def _code_blobs(coded: Mapping[int, Indices]) -> list[Blob]:
     """Return the codes of tensors as blobs: each alone, or small ones together."""
-    alone, can_join = {}, set()
+    alone, group = {}, []
+    is_small = sum(len(indices.codes) for indices in coded.values()) <= _SLOW_ENTRIES
     for place, indices in coded.items():
-        found = encode_by_all(indices)
+        found = encode_by_all(indices, slow=is_small)
         if GROUP in found:
-            can_join.add(place)
+            group.append(place)
         name = choose_smallest(found)
         alone[place] = Blob(codec=name, members=(place,), data=found[name])
-    group: list[int] = []
-    entries = 0
-    for place in sorted(can_join, key=lambda one: (len(coded[one].codes), one)):
-        entries += len(coded[place].codes)
-        if entries <= MAX_ENTRIES:
-            group.append(place)
-    group.sort()
     blobs = list(alone.values())
     if len(group) > 1:
         data = encode_group([coded[place] for place in group])

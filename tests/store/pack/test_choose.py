@@ -20,7 +20,7 @@ def test_every_codec_that_applies_gives_the_codes_again(codes: Indices) -> None:
 
 
 def test_names_stand_in_files_and_do_not_change() -> None:
-    wanted = "constant", "bits", "rans", "gaps", "density", "adaptive", "lz", "structured"
+    wanted = "constant", "bits", "rans", "gaps", "density", "lz", "adaptive", "structured"
 
     assert tuple(CODECS) == wanted
     assert all(codec.name == name for name, codec in CODECS.items())
