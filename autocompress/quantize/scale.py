@@ -124,10 +124,13 @@ def _sweep(values: Tensor, counts: Tensor, scales: Tensor, steps: Tensor) -> tup
 def _refine(sizes: Tensor, scale: Tensor, steps: Tensor) -> Tensor:
     """Return the best scale for the levels nearest at ``scale``; shapes (1,).
 
-    One sum for each level, a third of the time of a sweep.
+    One sum for each level, a third of the time of a sweep; equal distances need no search.
     """
-    bounds = ((steps[:-1] + steps[1:]) / 2 * scale).to(sizes)
-    codes = torch.bucketize(sizes, bounds, out_int32=True)
+    if torch.equal(steps, torch.arange(len(steps)).to(steps)):
+        codes = (sizes / scale.to(sizes)).add_(0.5).int().clamp_(max=len(steps) - 1)
+    else:
+        bounds = ((steps[:-1] + steps[1:]) / 2 * scale).to(sizes)
+        codes = torch.bucketize(sizes, bounds, out_int32=True)
     sums = codes.bincount(weights=sizes.double(), minlength=len(steps))
     squares = (codes.bincount(minlength=len(steps)) * steps.square()).sum()
     return torch.where(squares > 0, (sums * steps).sum() / squares, scale)
