@@ -19,6 +19,7 @@ SAMPLES = [
     errors.StudyBusyError("digits"),
     errors.StudyLostError("digits", "connection refused"),
     errors.ArtifactError("model.safetensors is damaged"),
+    errors.FormatError("model.acz is damaged"),
     errors.ClusterError("its head does not answer"),
     errors.EvaluationError("the loss is not finite"),
 ]
