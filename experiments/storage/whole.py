@@ -15,7 +15,7 @@ from vgg import vgg19
 
 from autocompress.store.pack.header import open_header
 from autocompress.store.pack.model import pack, unpack
-from autocompress.store.pack.state import _split_books
+from autocompress.store.pack.state import split_books
 
 
 def list_parts(path: Path) -> dict[str, int]:
@@ -25,7 +25,7 @@ def list_parts(path: Path) -> dict[str, int]:
     kinds = [kind_of(name, shape) for name, _, shape in header.tensors]
     parts: Counter[str] = Counter()
     parts["digests of tensors"] = len(sections[0])
-    books = _split_books(sections[1], header.books)
+    books = split_books(sections[1], header.books)
     for number, book in enumerate(books):
         parts[f"books, {kinds[header.books.index(number)]}"] += len(book)
     parts["sizes of books"] = len(sections[1]) - sum(len(book) for book in books)

@@ -119,7 +119,7 @@ def unpack_state(
 
 def _unpack(data: bytes | memoryview, most_bytes: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
     header, sections = open_header(data, most_bytes=most_bytes)
-    books = _split_books(sections[1], header.books)
+    books = split_books(sections[1], header.books)
     values: dict[int, Tensor] = {}
     for (codec, members), blob in zip(header.blobs, sections[2:], strict=True):
         try:
@@ -233,7 +233,16 @@ def _code_bytes(tensors: list[Tensor], coded: set[int]) -> list[Blob]:
     ]
 
 
-def _split_books(section: memoryview, numbers: list[int]) -> list[memoryview]:
+def split_books(section: memoryview, numbers: list[int]) -> list[memoryview]:
+    """Return the bytes of each book.
+
+    Args:
+        section: The second of a file.
+        numbers: Of the book of each tensor; -1 without one.
+
+    Raises:
+        FormatError: Not every book belongs to a tensor, in the order of these.
+    """
     reader, books = Reader(section), []
     while reader.left:
         books.append(reader.sized())

@@ -30,6 +30,15 @@ def test_of_equal_sizes_the_first_is_chosen() -> None:
     assert choose_smallest({"bits": b"ab", "rans": b"a", "gaps": b"b"}) == "rans"
 
 
+def test_of_large_streams_as_good_as_equal_the_fastest_is_chosen() -> None:
+    large = {"rans": bytes(100_000), "gaps": bytes(100_100), "density": bytes(100_101)}
+    small = {"rans": bytes(50_000), "gaps": bytes(50_001)}
+
+    assert choose_smallest(large) == "gaps"
+    assert choose_smallest({**large, "gaps": bytes(100_101)}) == "rans"
+    assert choose_smallest(small) == "rans"
+
+
 @pytest.mark.parametrize("entries", [0, 1, 7])
 def test_one_value_needs_no_choice(entries: int) -> None:
     assert encode_by_all(coding.number(np.full(entries, 3), (entries,))) == {"constant": b""}

@@ -95,3 +95,13 @@ def test_the_bytes_of_all_tensors_are_bounded_together() -> None:
     assert open_header(data, most_bytes=total)
     with pytest.raises(FormatError, match=f"more than the {total - 1:,} allowed"):
         open_header(data, most_bytes=total - 1)
+
+
+def test_a_file_has_few_entries_in_the_slow_codec() -> None:
+    def ask(size: int) -> dict[str, Any]:
+        tensors = [["a", "float32", [size]], ["b", "bool", []], ["c", "int64", [0]]]
+        return {**GOOD, "tensors": tensors}
+
+    assert open_header(write(ask(2**17 - 1)))[0].tensors[0][2] == [2**17 - 1]
+    with pytest.raises(FormatError, match=r"up to 131,072 entries by adaptive, got 131,073"):
+        open_header(write(ask(2**17)))

@@ -204,3 +204,20 @@ def test_small_tensors_together_are_shorter_than_alone() -> None:
 
     assert len(open_header(pack_state(state, {}))[0].blobs) == 1
     assert together < sum(len(check({name: one})) for name, one in state.items()) / 2
+
+
+def test_only_small_nets_take_the_slow_codec() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(rows: int) -> torch.Tensor:
+        kept = torch.rand(rows, 256, generator=generator) < 0.05
+        return kept * torch.randint(1, 4, (rows, 256), generator=generator).float()
+
+    small = {"a": draw(128), "b": draw(128)}
+    large = {**small, "c": draw(1)}
+
+    headers = [open_header(pack_state(one, {}))[0] for one in (small, large)]
+    codecs = [{codec for codec, _ in header.blobs} for header in headers]
+
+    assert codecs[0] == {"adaptive"}
+    assert "adaptive" not in codecs[1]
