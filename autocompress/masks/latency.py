@@ -57,6 +57,11 @@ class Grid:
         """Return the times; shape (first, second)."""
         return np.array(self.micros, dtype=np.float64)
 
+    def scaled(self, factor: float) -> "Grid":
+        """Return the grid with ``factor`` times its times."""
+        rows = (self.times * factor).tolist()
+        return Grid(first=self.first, second=self.second, micros=tuple(map(tuple, rows)))
+
     def spread(self, first: Floats, second: Floats) -> Floats:
         """Return the times at all pairs of two axes, shape (first, second); flat outside."""
         over = np.array([np.interp(second, self.second, row) for row in self.times])
