@@ -12,6 +12,7 @@ AutoCompressError
 │   └── StudyLostError             the database or the lock went away; waiting may help
 ├── ArtifactError                  a stored model or result is missing or damaged
 │   └── FormatError                a packed file is damaged, or not one of ours
+├── ExportError                    a model cannot be handed to another runtime
 ├── ClusterError                   a Ray cluster failed while jobs ran on it
 └── EvaluationError                a candidate could not be evaluated
 """
@@ -142,6 +143,10 @@ class ArtifactError(AutoCompressError):
 
 class FormatError(ArtifactError):
     """A packed file, or a part of one, is damaged, asks for too much, or is not one of ours."""
+
+
+class ExportError(AutoCompressError):
+    """A model cannot be handed to another runtime, or computes something else there."""
 
 
 class ClusterError(AutoCompressError):

@@ -20,6 +20,7 @@ SAMPLES = [
     errors.StudyLostError("digits", "connection refused"),
     errors.ArtifactError("model.safetensors is damaged"),
     errors.FormatError("model.acz is damaged"),
+    errors.ExportError("onnx is not installed"),
     errors.ClusterError("its head does not answer"),
     errors.EvaluationError("the loss is not finite"),
 ]
