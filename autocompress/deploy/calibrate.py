@@ -16,6 +16,7 @@ from autocompress.masks.project import measure_energies, project_masks
 
 FEWEST = 1 / 8  # Share of the filters, or of the columns, that a random model keeps at least.
 SPARSEST = 1 / 16
+LEAST_SCALE = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +104,9 @@ def calibrate_table(
     ]
     # Relative errors are what counts, of slow models and fast ones alike.
     features = np.stack(parts, axis=1) / measured[:, None]
-    found = solve_positive(features[:fitted], np.ones(min(fitted, len(models))))
+    # Norms and layers grow alike: without a least scale, noise might leave the layers no part.
+    found = solve_positive(features[:fitted], 1 - LEAST_SCALE * features[:fitted, 0])
+    found[0] += LEAST_SCALE
     errors = np.abs(features[fitted:] @ found - 1)
     error = FitError(median=0.0, high=0.0, models=0)
     if len(errors):

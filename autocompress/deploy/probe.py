@@ -20,14 +20,24 @@ SPARSEST = 1 / 64
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """One forward pass, as a call that says what it runs."""
+    """One forward pass, as a call that says what it runs.
+
+    Attributes:
+        module: What runs.
+        inputs: What it reads.
+        layout: What its maps are brought to, as the next layer reads them; None leaves them.
+    """
 
     module: nn.Module
     inputs: Tensor
+    layout: torch.memory_format | None = None
 
     def __call__(self) -> object:
         """Run it."""
-        return self.module(self.inputs)
+        made = self.module(self.inputs)
+        if self.layout is None or made.dim() != 4:
+            return made
+        return made.contiguous(memory_format=self.layout)
 
 
 @dataclass(frozen=True)

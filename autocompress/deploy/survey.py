@@ -6,6 +6,7 @@ that others use too drifts, but it drifts for both.
 
 import copy
 import platform
+import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -23,7 +24,16 @@ from autocompress.deploy.calibrate import (
     draw_masks,
     read_widths,
 )
-from autocompress.deploy.measure import Timing, measure_together, pin_threads
+from autocompress.deploy.choose import FormCache, choose_forms
+from autocompress.deploy.fold import fold_norms
+from autocompress.deploy.forms import LAYER_TYPES, list_forms
+from autocompress.deploy.measure import (
+    Clock,
+    Timing,
+    measure_models,
+    measure_together,
+    pin_threads,
+)
 from autocompress.deploy.probe import Pass, Probe, find_probes
 from autocompress.errors import SettingError
 from autocompress.graph.layers import LayerGraph
@@ -105,20 +115,33 @@ def time_passes(calls: Mapping[str, Pass], turns: int) -> Mapping[str, Timing]:
     """Return the times of ``calls``, see :func:`measure_together`."""
     device = next(iter(calls.values())).inputs.device
     with torch.inference_mode():
-        return measure_together(calls, turns=turns, device=device)
+        return measure_together(calls, turns=turns, device=device, clock=_choose_clock(device))
 
 
-def keep_form(layer: nn.Module, _inputs: Tensor) -> Mapping[str, nn.Module]:
-    """Return the layer as it is, as its only form."""
-    return {"plain": layer}
+def make_tools() -> Tools:
+    """Return real ones: layers in their fastest forms, norms folded, the layout as it is."""
+    cache = FormCache()
+
+    def measure(
+        models: Mapping[str, nn.Module], inputs: Tensor, *, turns: int
+    ) -> dict[str, Timing]:
+        return measure_models(models, inputs, turns=turns, clock=_choose_clock(inputs.device))
+
+    def make_fast(model: nn.Module, example: Tensor) -> nn.Module:
+        folded = fold_norms(model, example).to(memory_format=_find_format(example))
+        return choose_forms(folded, example, cache=cache, measure=measure)[0]
+
+    return Tools(measure=time_passes, forms=_list_forms, make_fast=make_fast)
 
 
-def keep_model(model: nn.Module, _example: Tensor) -> nn.Module:
-    """Return the model as it is."""
-    return model
+def _list_forms(layer: nn.Module, inputs: Tensor) -> Mapping[str, nn.Module]:
+    return list_forms(layer, inputs) if isinstance(layer, LAYER_TYPES) else {"plain": layer}
 
 
-TOOLS = Tools(measure=time_passes, forms=keep_form, make_fast=keep_model)
+def _choose_clock(device: torch.device) -> Clock:
+    """Return the clock for ``device``: what one thread ran itself, as others may take its core."""
+    is_alone = device.type == "cpu" and torch.get_num_threads() == 1
+    return time.thread_time if is_alone else time.perf_counter
 
 
 class Bench:
@@ -158,7 +181,7 @@ def survey_latency(
     graph: LayerGraph,
     example: Tensor,
     settings: SurveySettings,
-    tools: Tools = TOOLS,
+    tools: Tools | None = None,
 ) -> LatencyTable:
     """Return how long ``model`` takes on this device in any width, by measurement.
 
@@ -167,8 +190,9 @@ def survey_latency(
         graph: Its layers and coupling groups.
         example: Any samples on the device and in the type to measure in, shape (samples, ...).
         settings: What to measure.
-        tools: What to measure with.
+        tools: What to measure with; those of :func:`make_tools` when None.
     """
+    tools = tools or make_tools()
     model = copy.deepcopy(model).eval()
     with pin_threads(settings.threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
@@ -251,7 +275,7 @@ class _Surveyor:
         with torch.inference_mode():
             forms = self.tools.forms(layer, maps)
         for form in forms.values():
-            yield name, Pass(form, maps)
+            yield name, Pass(form, maps, LAYOUTS[self.layout])
 
 
 def make_grid(
@@ -305,6 +329,11 @@ def _make_reference(kinds: Sequence[Probe], inputs: Tensor, layout: Layout) -> P
     layer = probe.make_layer(probe.channels, probe.filters, inputs)
     maps = _arrange(probe.make_inputs(probe.channels, inputs), layout)
     return Pass(layer.to(memory_format=LAYOUTS[layout]), maps)
+
+
+def _find_format(maps: Tensor) -> torch.memory_format:
+    is_last = maps.dim() == 4 and maps.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if is_last and not maps.is_contiguous() else torch.contiguous_format
 
 
 def _arrange(inputs: Tensor, layout: Layout) -> Tensor:
