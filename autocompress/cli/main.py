@@ -12,7 +12,18 @@ import typer
 
 import autocompress
 from autocompress import __version__
-from autocompress.cli import clean, compress, dashboard, model, pack, search, study, watch
+from autocompress.cli import (
+    bench,
+    clean,
+    compress,
+    dashboard,
+    export,
+    model,
+    pack,
+    search,
+    study,
+    watch,
+)
 from autocompress.cli.place import HIDDEN, hide_passwords, warn
 from autocompress.errors import AutoCompressError
 
@@ -53,6 +64,8 @@ def make_app() -> typer.Typer:
     app.command()(watch.watch)
     app.command()(dashboard.dashboard)
     app.command()(model.evaluate)
+    app.command()(export.export)
+    app.command()(bench.bench)
     app.command()(pack.pack)
     app.command()(pack.unpack)
     app.command()(pack.inspect)
