@@ -75,6 +75,15 @@ class Probe:
         return self.groups > 1 and self.groups == self.channels
 
     @property
+    def _multiplier(self) -> int:
+        """Return the filters of each channel of a depthwise convolution."""
+        return self.filters // self.channels
+
+    def count_channels(self, channels: int, filters: int) -> int:
+        """Return the input channels of a layer with so many filters, of which it wants some."""
+        return filters // self._multiplier if self.is_depthwise else channels
+
+    @property
     def area(self) -> int:
         """Return kh * kw."""
         return math.prod(dict(self.options).get("kernel_size", ()))
@@ -97,8 +106,7 @@ class Probe:
             align: What the device likes.
             points: Steps of the ladder from an eighth to all, 2 or more.
         """
-        if self.groups > 1 and not self.is_depthwise:
-            align = math.lcm(align, self.groups)
+        align = math.lcm(align, self._multiplier if self.is_depthwise else self.groups)
         ladder = full * np.geomspace(NARROWEST, 1, points)
         steps = np.maximum(np.rint(ladder / align), 1).astype(int) * align
         return sorted({min(align, full), full, *(int(w) for w in steps if w < full)})
@@ -110,9 +118,9 @@ class Probe:
 
     def make_layer(self, channels: int, filters: int, like: Tensor) -> nn.Module:
         """Return a layer of these widths with any weights, in the type and place of ``like``."""
-        options = dict(self.options)
+        options, channels = dict(self.options), self.count_channels(channels, filters)
         if self.is_depthwise:
-            channels = options["groups"] = filters
+            options["groups"] = channels
         made = self.kind(channels, filters, **options, device=like.device, dtype=like.dtype)
         return made.requires_grad_(requires_grad=False).eval()
 

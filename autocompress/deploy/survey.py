@@ -255,7 +255,7 @@ class _Surveyor:
     ) -> Iterator[tuple[Hashable, Pass]]:
         for channels in across:
             for filters in rows:
-                width = filters if probe.is_depthwise else channels
+                width = probe.count_channels(channels, filters)
                 layer = probe.make_layer(width, filters, self.inputs)
                 yield from self._list_forms((channels, filters), layer, probe, width)
 

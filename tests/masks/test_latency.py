@@ -138,13 +138,13 @@ def test_filters_up_to_the_next_aligned_width_are_free(seed: int) -> None:
     channels, rows, taken = draw_counts(table, seed, points=5)
     step = table.align
 
-    padded = [np.ceil(one / step) * step for one in (channels, rows)]
+    wide, high = (np.ceil(one / step) * step for one in (channels, rows))
 
     names = list(table.layers)
-    same = table.predict(names, *padded, taken)
+    same = table.predict(names, wide, high, taken)
     assert np.allclose(table.predict(names, channels, rows, taken), same, rtol=1e-12)
-    nearly = [one * (1 + 1e-13) for one in padded]  # as a bisection leaves whole counts
-    assert np.allclose(table.predict(names, *nearly, taken), same, rtol=1e-12)
+    more = 1 + 1e-13  # as a bisection leaves whole counts
+    assert np.allclose(table.predict(names, wide * more, high * more, taken), same, rtol=1e-12)
 
 
 @given(SEEDS)
