@@ -80,7 +80,7 @@ class Probe:
         return self.filters // self.channels
 
     def count_channels(self, channels: int, filters: int) -> int:
-        """Return the input channels of a layer with so many filters, of which it wants some."""
+        """Return the input channels: ``channels``, but what depthwise filters need."""
         return filters // self._multiplier if self.is_depthwise else channels
 
     @property
