@@ -46,13 +46,16 @@ from autocompress.masks.latency import (
     Machine,
 )
 from autocompress.masks.mask import full_masks
+from autocompress.shrink.columns import ColumnConv2d, ColumnLinear
 from autocompress.shrink.compact import compact_model
+from autocompress.shrink.expand import expand_columns
 
 Measure = Callable[[Mapping[str, Pass], int], Mapping[str, Timing]]
 Forms = Callable[[nn.Module, Tensor], Mapping[str, nn.Module]]
 MakeFast = Callable[[nn.Module, Tensor], nn.Module]
 
 TOGETHER = 12  # Calls between two of the reference: drift within so few is small.
+FORM_TURNS = 7  # Calls of each form when a whole model is made fast.
 _REFERENCE = "reference"
 Layout = Literal["contiguous", "channels_last"]
 LAYOUTS: Mapping[Layout, torch.memory_format] = {
@@ -83,8 +86,8 @@ class SurveySettings:
     widths: int = 5
     columns: int = 6
     turns: int = 9
-    calibrate: int = 18
-    hold_out: int = 12
+    calibrate: int = 12
+    hold_out: int = 9
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -119,17 +122,23 @@ def time_passes(calls: Mapping[str, Pass], turns: int) -> Mapping[str, Timing]:
 
 
 def make_tools() -> Tools:
-    """Return real ones: layers in their fastest forms, norms folded, the layout as it is."""
+    """Return real ones: each layer in its fastest form, or all dense where that is faster."""
     cache = FormCache()
 
     def measure(
         models: Mapping[str, nn.Module], inputs: Tensor, *, turns: int
     ) -> dict[str, Timing]:
-        return measure_models(models, inputs, turns=turns, clock=_choose_clock(inputs.device))
+        clock = _choose_clock(inputs.device)
+        return measure_models(models, inputs, turns=min(turns, FORM_TURNS), clock=clock)
 
     def make_fast(model: nn.Module, example: Tensor) -> nn.Module:
         folded = fold_norms(model, example).to(memory_format=_find_format(example))
-        return choose_forms(folded, example, cache=cache, measure=measure)[0]
+        made = choose_forms(folded, example, cache=cache, measure=measure)[0]
+        ways = {"forms": made}
+        if any(isinstance(one, ColumnConv2d | ColumnLinear) for one in folded.modules()):
+            ways["dense"] = expand_columns(folded).to(memory_format=_find_format(example))
+        timings = measure(ways, example, turns=FORM_TURNS)
+        return ways[min(ways, key=lambda name: timings[name].median_s)]
 
     return Tools(measure=time_passes, forms=_list_forms, make_fast=make_fast)
 
@@ -192,6 +201,27 @@ def survey_latency(
         settings: What to measure.
         tools: What to measure with; those of :func:`make_tools` when None.
     """
+    table, models = survey_models(model, graph, example, settings, tools)
+    names = [layer.name for layer in graph.layers]
+    return calibrate_table(table, names, models, 1 + settings.calibrate)
+
+
+def survey_models(
+    model: nn.Module,
+    graph: LayerGraph,
+    example: Tensor,
+    settings: SurveySettings,
+    tools: Tools | None = None,
+) -> tuple[LatencyTable, list[MeasuredModel]]:
+    """Return a table that is not fitted yet, and the models to do that with, the dense one first.
+
+    Args:
+        model: See :func:`survey_latency`, also for all else.
+        graph: Its layers.
+        example: Any samples.
+        settings: What to measure.
+        tools: What to measure with.
+    """
     tools = tools or make_tools()
     model = copy.deepcopy(model).eval()
     with pin_threads(settings.threads), torch.random.fork_rng(devices=[]):
@@ -216,13 +246,7 @@ def survey_latency(
             error=FitError(median=0.0, high=0.0, models=0),
             dense_us=unit * models[0].micros,
         )
-    names = [layer.name for layer in graph.layers]
-    return calibrate_table(
-        table,
-        names,
-        [replace(one, micros=unit * one.micros) for one in models],
-        1 + settings.calibrate,
-    )
+    return table, [replace(one, micros=unit * one.micros) for one in models]
 
 
 @dataclass(frozen=True)
