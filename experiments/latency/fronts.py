@@ -1,4 +1,4 @@
-"""A search by latency against one by MACs: fronts.py OUT.jsonl --data ROOT --runs DIR [--seeds ...].
+"""A search by latency against one by MACs: fronts.py OUT.jsonl --data ROOT --runs DIR.
 
 Each search has the same evaluations and ends in a front of its own: validation loss against what
 it was told to lower. Some models of that front are fine-tuned alike and measured alike; the

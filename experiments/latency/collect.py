@@ -1,0 +1,145 @@
+"""Turn the lines of this folder's experiments into the tables of RESULTS.md.
+
+collect.py [models.jsonl] [layers.jsonl] [equal.jsonl] [fronts.jsonl]: by the names of the files.
+"""
+
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import Any
+
+Row = dict[str, Any]
+REFERENCE = (0.1, 1.0)  # Chance, and the latency of the dense model.
+
+
+def main() -> None:
+    """Print the tables of the files named."""
+    tables = {"models": show_models, "layers": show_layers}
+    tables |= {"equal": show_equal, "fronts": show_fronts}
+    for name in sys.argv[1:]:
+        path = Path(name)
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        tables[path.stem.split("-")[0]](rows)
+
+
+def show_models(rows: Sequence[Row]) -> None:
+    """Print the speed-ups of whole models."""
+    head = ["model", "batch", "removed", "MACs", "ours over dense", "share of the MAC ratio"]
+    head += ["over masked", "over dense onnxruntime", "onnxruntime, own ratio", "way"]
+    lines = []
+    for row in sorted(rows, key=lambda r: (r["model"], r["batch"], r["kind"], -r["share"])):
+        ms, ratio = row["ms"], row["speedup"][0]
+        masked = min(ms["masked NCHW"], ms["masked channels_last"])
+        onnx = [ms["dense onnx"] / ms[one] for one in ("ours", "compact onnx")]
+        spread = f"{row['speedup'][1]:.2f} to {row['speedup'][2]:.2f}"
+        lines.append(
+            [
+                *(row["model"], row["batch"], row["kind"], f"1/{1 / row['reached']:.1f}"),
+                *(f"**{ratio:.2f}** ({spread})", f"{ratio * row['reached']:.0%}"),
+                *(f"{masked / ms['ours']:.2f}", f"{onnx[0]:.2f}", f"{onnx[1]:.2f}", row["way"]),
+            ]
+        )
+    show_table(head, lines)
+    slower = [row for row in rows if compare_masked(row) < 1]
+    print(
+        f"\nslower than plain masked convolutions: {len(slower)} of {len(rows)}; the least ratio"
+    )
+    print(f"is {min(map(compare_masked, rows)):.2f}\n")
+
+
+def compare_masked(row: Row) -> float:
+    """Return how many times faster a model is than with plain masked convolutions."""
+    ms = row["ms"]
+    return min(ms["masked NCHW"], ms["masked channels_last"]) / ms["ours"]
+
+
+def show_layers(rows: Sequence[Row]) -> None:
+    """Print the speed-ups of column layers: ours, and the prototype's in brackets."""
+    groups: dict[tuple[int, int], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row["batch"], row["part"]].append(row)
+    shapes = list(dict.fromkeys(row["shape"] for row in rows))
+    lines = []
+    for shape in shapes:
+        cells = [next(r for r in some if r["shape"] == shape) for some in groups.values()]
+        lines.append(
+            [shape, *(f"{r['speedup']:.1f} ({r['prototype_speedup']:.1f})" for r in cells)]
+        )
+    middle = [
+        f"**{median(r['speedup'] for r in some):.1f}** "
+        f"({median(r['prototype_speedup'] for r in some):.1f})"
+        for some in groups.values()
+    ]
+    head = ["shape", *(f"batch {batch}, 1/{part}" for batch, part in groups)]
+    show_table(head, [*lines, ["median", *middle]])
+
+
+def show_equal(rows: Sequence[Row]) -> None:
+    """Print accuracy and latency of all arms, the mean of the seeds."""
+    groups: dict[tuple[str, float], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row["arm"], row["share"]].append(row)
+    head = ["arm", "asked", "n", "MACs", "test accuracy, %", "latency as it is"]
+    head += ["optimised, over dense", "over dense optimised"]
+    lines = []
+    for (arm, share), some in sorted(groups.items(), key=lambda one: (one[0][0], -one[0][1])):
+        names = ("latency_as_is", "latency", "latency_of_optimised")
+        lines.append(
+            [
+                *(arm, share, len(some), f"{mean(r['macs_share'] for r in some):.3f}"),
+                show_mean([100 * r["test_accuracy"] for r in some], 2),
+                *(show_mean([r[name] for r in some], 3) for name in names),
+            ]
+        )
+    show_table(head, lines)
+
+
+def show_fronts(rows: Sequence[Row]) -> None:
+    """Print the hypervolumes of the searches."""
+    groups: dict[tuple[str, int], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row["variant"], row["seed"]].append(row)
+    seeds = sorted({seed for _, seed in groups})
+    variants = list(dict.fromkeys(variant for variant, _ in groups))
+    lines = []
+    for name in ("latency", "latency_as_is"):
+        for variant in variants:
+            values = [
+                measure_volume((r["val_accuracy"], r[name]) for r in groups[variant, seed])
+                for seed in seeds
+            ]
+            lines.append([variant, name, *(f"{one:.4f}" for one in values), show_mean(values, 4)])
+    show_table(["search by", "volume over", *(f"seed {one}" for one in seeds), "mean"], lines)
+
+
+def measure_volume(points: Iterable[tuple[float, float]]) -> float:
+    """Return the area that (accuracy, latency) points dominate within :data:`REFERENCE`."""
+    floor, most = REFERENCE
+    volume, best = 0.0, floor
+    for accuracy, latency in sorted(points, key=lambda one: one[1]):
+        if latency < most and accuracy > best:
+            volume += (accuracy - best) * (most - latency)
+            best = accuracy
+    return volume
+
+
+def show_mean(values: Sequence[float], digits: int) -> str:
+    """Return the mean and its standard error."""
+    if len(values) < 2:
+        return f"{values[0]:.{digits}f}"
+    return f"{mean(values):.{digits}f} ± {stdev(values) / len(values) ** 0.5:.{digits}f}"
+
+
+def show_table(head: Sequence[object], lines: Iterable[Sequence[object]]) -> None:
+    """Print a table in Markdown."""
+    print("| " + " | ".join(map(str, head)) + " |")
+    print("|" + "---|" * len(head))
+    for line in lines:
+        print("| " + " | ".join(map(str, line)) + " |")
+
+
+if __name__ == "__main__":
+    main()
