@@ -7,7 +7,6 @@ measured, a third each with fewer filters, fewer columns and fewer of both.
 import argparse
 import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 from autocompress.deploy.calibrate import calibrate_table
 from autocompress.deploy.survey import SurveySettings, survey_models
 from autocompress.graph.trace import trace_graph
+from autocompress.masks.latency import Floats
 from autocompress.zoo.make import ModelSettings, make_model
 
 KINDS = ("filters", "columns", "both")
@@ -90,10 +90,10 @@ def check_table(
     ]
 
 
-def correlate(one: Sequence[float] | np.ndarray, other: Sequence[float] | np.ndarray) -> float:
+def correlate(one: Floats, other: Floats) -> float:
     """Return Spearman's rank correlation."""
     ranks = [np.argsort(np.argsort(values)) for values in (one, other)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(ranks)[0, 1])
 
 
 if __name__ == "__main__":

@@ -15,14 +15,8 @@ from torch import Tensor, nn
 from autocompress.deploy.calibrate import draw_masks, read_widths
 from autocompress.deploy.measure import Timing
 from autocompress.deploy.probe import Pass
-from autocompress.deploy.survey import (
-    SurveySettings,
-    Tools,
-    make_grid,
-    make_tools,
-    survey_latency,
-    time_passes,
-)
+from autocompress.deploy.stopwatch import Tools
+from autocompress.deploy.survey import SurveySettings, make_grid, survey_latency
 from autocompress.errors import SettingError
 from autocompress.graph.layers import LayerGraph
 from autocompress.graph.trace import trace_graph
@@ -242,21 +236,6 @@ def test_the_model_and_the_generator_stay(net: nn.Module, graph: LayerGraph) -> 
     for name, tensor in net.state_dict().items():
         assert torch.equal(tensor, before[name])
         assert tensor.stride() == before[name].stride()
-
-
-def test_real_tools_measure_and_keep_the_outputs(net: nn.Module, graph: LayerGraph) -> None:
-    tools, inputs = make_tools(), torch.randn(2, 3, 6, 6)
-    masks = next(draw_masks(net, graph, 8, 3, seed=1))
-    compact = compact_model(net, graph, masks).eval()
-
-    fast = tools.make_fast(compact, inputs)
-
-    with torch.inference_mode():
-        assert torch.allclose(fast(inputs), compact(inputs), atol=1e-5)
-    timings = time_passes({"one": Pass(fast, inputs), "other": Pass(compact, inputs)}, 3)
-    assert [len(timings[name].seconds) for name in ("one", "other")] == [3, 3]
-    assert "plain" in tools.forms(compact, inputs)  # what is no layer has no other form
-    assert len(tools.forms(nn.Conv2d(3, 8, 3), inputs)) > 1
 
 
 @given(st.integers(0, 10_000))
