@@ -244,13 +244,17 @@ class Moody(nn.Module):
         return images * 1.0
 
 
-@pytest.mark.parametrize(("write", "_", "name"), FORMATS)
 @pytest.mark.parametrize(
-    ("factor", "is_fine"), [(1 + 5e-5, True), (1 + 3e-4, False), (float("nan"), False)]
+    ("write", "name", "factor", "is_fine"),
+    [
+        (export_torch, "model.pt2", 1 + 5e-5, True),
+        (export_torch, "model.pt2", 1 + 3e-4, False),
+        (export_torch, "model.pt2", float("nan"), False),
+        (export_onnx, "model.onnx", 1 + 3e-4, False),
+    ],
 )
 def test_a_file_is_replaced_only_by_an_equal_one(
     write: Callable[..., float],
-    _: object,
     name: str,
     factor: float,
     is_fine: bool,
@@ -313,14 +317,11 @@ def test_a_model_is_left_as_it_was_and_nothing_is_said(
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(("write", "_", "name"), FORMATS)
-def test_a_place_that_cannot_be_written_is_named(
-    write: Callable[..., float], _: object, name: str, tmp_path: Path
-) -> None:
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
     with pytest.raises(ArtifactError, match="cannot be written"):
-        write(nn.ReLU(), torch.zeros(2, 3), tmp_path / "file" / name)
+        export_torch(nn.ReLU(), torch.zeros(2, 3), tmp_path / "file" / "model.pt2")
 
 
 @pytest.mark.parametrize("missing", ["onnx", "onnxruntime", "onnxscript"])
