@@ -77,11 +77,10 @@ class ColumnConv2d(nn.Module):
         right = torch.arange(out_width, device=maps.device, dtype=torch.int32) * self.stride[1]
         place = (down[:, None] * width + right).flatten()
         index = (corner[:, None] + place).flatten()
-        gathered = maps.flatten(1).index_select(1, index).unflatten(1, (len(corner), -1))
-        product = self.weight @ gathered
-        if self.bias is not None:
-            product = product + self.bias.to(product.dtype)[:, None]
-        return product.unflatten(2, (out_height, out_width))
+        gathered = maps.flatten(1).index_select(1, index)
+        gathered = gathered.unflatten(1, (len(corner), out_height, out_width))
+        # oneDNN has better kernels for this than there are for a matrix product.
+        return functional.conv2d(gathered, self.weight[:, :, None, None], self.bias)
 
     def extra_repr(self) -> str:
         """Return the sizes for ``repr``."""
