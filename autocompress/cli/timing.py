@@ -33,7 +33,7 @@ _HEAD = ("", "layout", "ms", "quartiles", "speed-up", "of MACs")
 def _show(line: Line) -> tuple[str, ...]:
     median_ms = 1000 * line.timing.median_s
     digits = max(0, 3 - len(f"{median_ms:.0f}") + (median_ms < 1))
-    factor = line.speedup.ratio
+    factor = line.speedup.factor
     low, high = (f"{1000 * one:,.{digits}f}" for one in line.timing.spread_s)
     return (
         f"{_RUNTIMES[line.runtime]}{line.model}",

@@ -40,12 +40,12 @@ class Speedup:
     """How many times faster one call is than another.
 
     Attributes:
-        ratio: Median over the turns of one time over the other.
-        low: First quartile of that ratio.
+        factor: Median over the turns of one time over the other.
+        low: First quartile of that factor.
         high: Third quartile.
     """
 
-    ratio: float
+    factor: float
     low: float
     high: float
 
@@ -99,11 +99,11 @@ def compare_times(slower: Timing, faster: Timing) -> Speedup:
     Raises:
         ValueError: They have different numbers of turns.
     """
-    ratios = [
+    factors = [
         one / max(other, 1e-12) for one, other in zip(slower.seconds, faster.seconds, strict=True)
     ]
-    low, high = _find_quartiles(ratios)
-    return Speedup(ratio=median(ratios), low=low, high=high)
+    low, high = _find_quartiles(factors)
+    return Speedup(factor=median(factors), low=low, high=high)
 
 
 def measure_models(

@@ -268,7 +268,7 @@ def _time_entries(
             way=entry.way,
             timing=timing,
             speedup=speedup,
-            share=speedup.ratio / fewer,
+            share=speedup.factor / fewer,
         )
         for entry, timing, speedup in zip(entries, timings, speedups, strict=True)
     )

@@ -91,7 +91,7 @@ def measure_row(
         "way": fast.plan.name,
         "forms": dict(fast.plan.forms),
         "gap": fast.plan.gap,
-        "speedup": [speedup.ratio, speedup.low, speedup.high],
+        "speedup": [speedup.factor, speedup.low, speedup.high],
         "ms": {one: 1000 * timing.median_s for one, timing in timings.items()},
         "spread_ms": {one: [1000 * x for x in timing.spread_s] for one, timing in timings.items()},
     }

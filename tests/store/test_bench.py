@@ -128,7 +128,7 @@ def test_speed_is_told_over_the_faster_layout_of_the_dense_model(place: int, fou
         wanted = WANTED[line.model, line.layout]
         assert len(line.timing.seconds) == 3
         assert 1000 * line.timing.median_s == pytest.approx(wanted.ms * one.batch, abs=0.01)
-        assert line.speedup.ratio == pytest.approx(wanted.speedup, rel=0.01)
+        assert line.speedup.factor == pytest.approx(wanted.speedup, rel=0.01)
         assert line.share == pytest.approx(wanted.speedup / fewer, rel=0.01)
         assert line.runtime == "PyTorch"
         assert line.way == ("padded" if line.model == "optimised" else "")
@@ -183,12 +183,12 @@ def test_onnxruntime_is_compared_with_itself_on_the_same_threads(
         ("dense", "NCHW"),
         ("compact", "NCHW"),
     ]
-    assert [line.speedup.ratio for line in lines] == [
+    assert [line.speedup.factor for line in lines] == [
         pytest.approx(1.0),
         pytest.approx(2.0, rel=0.01),
     ]
     torch_lines: list[Line] = [one for one in found.batches[0].lines if one not in lines]
-    assert [line.speedup.ratio for line in torch_lines] == [
+    assert [line.speedup.factor for line in torch_lines] == [
         pytest.approx(one.speedup, rel=0.01) for one in WANTED.values()
     ]
 
