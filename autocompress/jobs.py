@@ -11,7 +11,7 @@ from typing import Any, Literal
 VERSION = 1
 RARE = ("lost", "stopped")  # Flags of an outcome that are written when they are set.
 
-Stage = Literal["fast", "round", "full"]
+Stage = Literal["fast", "round", "full", "latency"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,8 @@ class Job:
 
     Attributes:
         stage: ``fast`` scores a candidate; ``round`` prunes and retrains the base model to
-            the candidate; ``full`` also purifies, compacts and reads the test set.
+            the candidate; ``full`` also purifies, compacts and reads the test set; ``latency``
+            measures the latency table of the base, where the candidate keeps all.
         candidate: What to keep.
         round: Progressive round, from 0.
         base: Key of the stored model to start from; empty for the dense model.
@@ -111,9 +112,10 @@ class Outcome:
 
     Attributes:
         energy: What the search minimises: the validation loss for a ``fast`` job, the
-            negated metric (when more is better) for the others; NaN when the job failed.
+            negated metric (when more is better) for models, the dense model's microseconds for
+            a table; NaN when the job failed.
         metrics: Flat figures by name with units, see ``report.frames``.
-        artifact: Key of the stored model; empty when none was stored.
+        artifact: Key of the stored model or table; empty when none was stored.
         error: One sentence when the job failed; empty otherwise.
         lost: Whether it failed by no fault of its own, such as the loss of a machine.
         stopped: Whether it was ended early as not worth its time: it is not tried again.

@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import json
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -14,6 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 from autocompress.errors import SettingError
 
 T = TypeVar("T")
+
+# Metadata of a field whose None is written nowhere: what was hashed without it keeps its hash.
+WHEN_SET: Mapping[str, str] = {"written": "when set"}
 
 
 def read_settings(kind: type[T], path: Path | None, overrides: Sequence[str] = ()) -> T:
@@ -66,9 +69,11 @@ def settings_to_json(settings: Any) -> dict[str, Any]:
     """Return ``settings`` as plain tables that :func:`parse_settings` reads.
 
     ``2.0`` becomes ``2``: a default written as ``2`` and the ``2.0`` that is read back from these
-    tables must lead to the same hashes.
+    tables must lead to the same hashes. Fields with the metadata ``WHEN_SET`` are left out while
+    they are None.
     """
     record: dict[str, Any] = _merge_numbers(json.loads(json.dumps(asdict(settings))))
+    _omit_unset_(settings, record)
     return record
 
 
@@ -87,6 +92,16 @@ def flatten_settings(record: Mapping[str, Any], prefix: str = "") -> dict[str, A
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def _omit_unset_(settings: Any, record: MutableMapping[str, Any]) -> None:
+    """Remove from ``record`` what :data:`WHEN_SET` fields of ``settings`` do not say."""
+    for one in fields(settings):
+        value = getattr(settings, one.name)
+        if is_dataclass(value):
+            _omit_unset_(value, record[one.name])
+        elif value is None and one.metadata == WHEN_SET:
+            del record[one.name]
 
 
 def _override_(record: dict[str, Any], text: str) -> None:

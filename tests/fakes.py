@@ -12,11 +12,13 @@ from typing import Any
 from autocompress.errors import EvaluationError
 from autocompress.graph.layers import OUTSIDE, Group, Layer, LayerGraph
 from autocompress.jobs import Candidate, Job, Outcome
+from autocompress.masks.latency import LatencyTable, Machine
 from autocompress.search.budget import Budget
 from autocompress.search.controller import Wiring, hold_controller
 from autocompress.search.settings import SearchSettings
 from autocompress.search.spec import Settings, resolve_settings
 from tests.formula import is_bad, score_job
+from tests.timed import make_table, time_job
 
 Spec = tuple[
     str, str, str, int, int
@@ -99,12 +101,14 @@ class FakeEvaluator:
         scale: Factor on the energy of fast jobs.
         drop: Factor on what pruning costs in the metric.
         jobs: Every job that was run.
+        is_timed: Whether models come with measured shares of the dense model's latency.
     """
 
     fail: Callable[[Job], None] = lambda job: None
     scale: float = 1.0
     drop: float = 0.0
     jobs: list[Job] = field(default_factory=list)
+    is_timed: bool = False
     dense_key: str = "dense"
     dense_metrics: dict[str, float] = field(default_factory=lambda: {"val_metric": 0.98})
 
@@ -123,7 +127,18 @@ class FakeEvaluator:
         """Return the score of the job's candidate."""
         self.jobs.append(job)
         self.fail(job)
-        return score_job(job, scale=self.scale, drop=self.drop)
+        if job.stage == "latency":
+            return Outcome(energy=1.0, artifact="table")
+        outcome = score_job(job, scale=self.scale, drop=self.drop)
+        return time_job(make_small_graph(), job, outcome) if self.is_timed else outcome
+
+    def read_table(self, key: str) -> LatencyTable:
+        """Return the table of the small graph, whatever its key."""
+        return make_table(make_small_graph())
+
+    def fits_here(self, machine: Machine) -> bool:
+        """Return whether the machine is the one of :func:`make_table`."""
+        return machine.name == "none"
 
 
 def fail_some(job: Job) -> None:

@@ -12,12 +12,12 @@ from optuna.trial import FrozenTrial, TrialState
 from autocompress.jobs import Candidate
 from autocompress.search.book import Book
 from autocompress.search.entries import ORIGINAL
-from autocompress.search.forecast import make_course
+from autocompress.search.forecast import make_course, recall_table
 from autocompress.search.ledger import read_records
 from autocompress.search.loop import Controller
 from autocompress.search.records import Record
 from autocompress.search.requests import Asker
-from autocompress.search.rounds import Course, Round, plan_rounds
+from autocompress.search.rounds import Course, plan_rounds
 from autocompress.search.site import Site
 from autocompress.search.spec import Settings
 from autocompress.search.study import open_study
@@ -51,9 +51,10 @@ def find_violations(settings: Settings) -> list[str]:
         asked = course.evaluations + (course.extra if current.is_last else 0)
         if len(book.find(current.number, "fast")) != asked:
             found.append(f"round {current.number}: want {asked} evaluations")
-        site = open_fresh(settings, course, current)
-        found += check_proposals(site, book, trials)
-        found += check_decisions(open_fresh(settings, course, current), book, trials)
+        asker = make_asker(settings, course, study)
+        found += check_proposals(asker.open_site(current), book, trials)
+        fresh = make_asker(settings, course, study)
+        found += check_decisions(fresh.open_site(current), book, trials)
     return found
 
 
@@ -119,17 +120,22 @@ def compare_memory(controller: Controller, study: optuna.Study, record: Record) 
         yield f"decision {record.seq}: memory has {len(controller.records)} records, not these"
     current = controller.plan().find_round(record.round)
     course = make_course(controller.settings, make_small_graph(), study.user_attrs)
-    fresh = open_fresh(controller.settings, course, current, stored)
+    fresh = make_asker(controller.settings, course, study, stored).open_site(current)
     if fresh.searcher.state != controller.open_site(current).searcher.state:
         yield f"decision {record.seq}: the replayed state is not the one in memory"
 
 
-def open_fresh(
-    settings: Settings, course: Course, current: Round, records: Iterable[Record] = ()
-) -> Site:
-    """Return a round's site with a new searcher, told of ``records``."""
-    asker = Asker(settings=settings, course=course, evaluator=FakeEvaluator(), book=Book(records))
-    return asker.open_site(current)
+def make_asker(
+    settings: Settings, course: Course, study: optuna.Study, records: Iterable[Record] = ()
+) -> Asker:
+    """Return what opens the rounds of a study with new searchers, told of ``records``."""
+    return Asker(
+        settings=settings,
+        course=course,
+        evaluator=FakeEvaluator(),
+        book=Book(records),
+        table=recall_table(study.user_attrs),
+    )
 
 
 def equal_records(one: Sequence[Record], other: Sequence[Record]) -> bool:

@@ -3,7 +3,7 @@
 import copy
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from autocompress.cli.progress import describe_time
 from autocompress.cli.screen import print_pairs, print_table
@@ -13,7 +13,7 @@ from autocompress.evaluate.task import Task, open_task
 from autocompress.graph.layers import LayerGraph
 from autocompress.masks.cost import Cost
 from autocompress.search.counts import feasibility_table
-from autocompress.search.forecast import Estimate, estimate_graph
+from autocompress.search.forecast import Estimate, estimate_graph, list_limits
 from autocompress.search.preview import preview_source
 from autocompress.search.spec import Settings, resolve_settings
 from autocompress.search.storage import mask_url
@@ -22,6 +22,9 @@ from autocompress.train.objective import make_task_loss
 
 TIMED_STEPS = 10
 COSTS = ("weights", "params", "macs", "bytes", "coded_bytes")
+UNTIMED = (
+    "unknown until the first start, when a worker measures the layers; taken to fall as MACs do"
+)
 
 
 def print_feasibility(settings: Settings, graph: LayerGraph) -> None:
@@ -31,7 +34,9 @@ def print_feasibility(settings: Settings, graph: LayerGraph) -> None:
         SettingError: The space names layers which the model does not have.
     """
     table = feasibility_table(resolve_settings(settings).space, graph)
-    _print_costs(table, settings.budget.limits(table["full"]), settings.budget.minimize)
+    _print_costs(table, list_limits(settings, table["full"]), settings.budget.minimize)
+    if settings.budget.uses_latency:
+        print_pairs({"latency": UNTIMED})
 
 
 def print_plan(settings: Settings, source: str = "") -> None:
@@ -56,6 +61,7 @@ def print_plan(settings: Settings, source: str = "") -> None:
             "time": f"about {describe_time(seconds)}",
             "disk": f"about {plan.disk_bytes / 1e6:.1f} MB in {settings.run_dir}",
             "study": mask_url(settings.storage),
+            **({} if plan.is_timed else {"latency": UNTIMED}),
             **({f"from {taken.name}": taken.describe()} if taken else {}),
         }
     )
@@ -95,9 +101,11 @@ def time_epoch(settings: Settings, task: Task, base: Base) -> float:
 
 
 def _print_costs(table: Mapping[str, Cost], limits: Mapping[str, float], least: str) -> None:
-    costs = {name: asdict(cost) for name, cost in table.items()}
-    rows = [(name, *(f"{cost[key]:,}" for key in COSTS)) for name, cost in costs.items()]
-    wanted = [f"{limits[key]:,.0f}" if key in limits else "-" for key in COSTS]
-    if least:
-        wanted[COSTS.index(least)] = "least"
-    print_table("Reachable models", ("model", *COSTS), [*rows, ("budget", *wanted)])
+    costs = {name: cost.list_known() for name, cost in table.items()}
+    shown = [*COSTS, "latency"] if "latency" in costs["full"] else [*COSTS]
+    rows = [(name, *(f"{cost[key]:,.0f}" for key in shown)) for name, cost in costs.items()]
+    wanted = [f"{limits[key]:,.0f}" if key in limits else "-" for key in shown]
+    if least in shown:
+        wanted[shown.index(least)] = "least"
+    heads = [one.replace("latency", "latency (us)") for one in shown]
+    print_table("Reachable models", ("model", *heads), [*rows, ("budget", *wanted)])

@@ -12,6 +12,7 @@ from autocompress.search.progress import SearchProgress, Watch
 LINE_EVERY_S = 10.0
 PHASES = {
     "dense": "training the dense model",
+    "latency": "measuring how long the layers take",
     "search": "scoring candidates",
     "round": "pruning to the best candidate",
     "full": "finishing the best candidate",
@@ -21,6 +22,7 @@ PHASES = {
 }
 BRIEF = {
     "dense": "dense training",
+    "latency": "timing layers",
     "search": "scoring",
     "round": "pruning",
     "full": "finishing",
@@ -28,6 +30,8 @@ BRIEF = {
     "done": "done",
     "stopped": "stopped",
 }
+
+BEFORE = ("dense", "latency")  # There are no rounds yet.
 
 
 @contextmanager
@@ -41,8 +45,8 @@ def show_progress() -> Iterator[Watch]:
 
 def describe_progress(now: SearchProgress) -> str:
     """Return one line: round, evaluations, best, accepted share, time left."""
-    if now.phase == "dense":
-        return PHASES["dense"]
+    if now.phase in BEFORE:
+        return PHASES[now.phase]
     parts = [
         f"round {now.round + 1} of {now.rounds}",
         PHASES[now.phase],
@@ -78,7 +82,7 @@ def _show_bar() -> Iterator[Watch]:
         task = bar.add_task("starting", total=None, figures="")
 
         def update(now: SearchProgress) -> None:
-            where = "" if now.phase == "dense" else f"{now.round + 1}/{now.rounds} "
+            where = "" if now.phase in BEFORE else f"{now.round + 1}/{now.rounds} "
             text, total = f"{where}{BRIEF[now.phase]}", now.total or None
             bar.update(
                 task, description=text, completed=now.done, total=total, figures=list_figures(now)

@@ -114,6 +114,9 @@ def select(
     max_coded_bytes: Annotated[
         float | None, typer.Option(help="Most bytes once entropy coded.")
     ] = None,
+    max_latency: Annotated[
+        float | None, typer.Option(help="Most microseconds for one batch.")
+    ] = None,
     min_accuracy: Annotated[
         float | None, typer.Option(help="Worst validation accuracy, 0 to 1.")
     ] = None,
@@ -124,7 +127,7 @@ def select(
     from autocompress.cli.tables import print_selected
 
     wanted = {"macs": max_macs, "weights": max_weights, "params": max_params, "bytes": max_bytes}
-    wanted |= {"coded_bytes": max_coded_bytes}
+    wanted |= {"coded_bytes": max_coded_bytes, "latency": max_latency}
     limits = {name: limit for name, limit in wanted.items() if limit is not None}
     found = find_study(study, storage)
     print_selected(found, limits=limits, worst_metric=min_accuracy, stage=check_stage(stage))

@@ -120,7 +120,8 @@ def print_trials(title: str, rows: pd.DataFrame) -> None:
     shown = rows.head(SHOWN)
     named = ["" for _ in shown.index] if "study" not in shown else [*shown["study"]]
     is_fine = any(str(name).startswith(("weights/", "bits/")) for name in shown)
-    head = (*HEAD, "coded bytes") if is_fine else HEAD
+    is_timed = bool(shown["latency"].notna().any())
+    head = (*HEAD, *(["coded bytes"] if is_fine else []), *(["latency (us)"] if is_timed else []))
     cells = [
         (
             f"{name} {row['number']:.0f}".strip(),
@@ -132,6 +133,7 @@ def print_trials(title: str, rows: pd.DataFrame) -> None:
             format_count(row["macs"]),
             format_count(row["bytes"]),
             *([format_count(row["coded_bytes"])] if is_fine else []),
+            *([format_count(row["latency"])] if is_timed else []),
         )
         for name, row, stage in zip(named, list_figures(shown), shown["stage"], strict=True)
     ]

@@ -1,16 +1,27 @@
 """Run jobs: open the base, evaluate, store what came out."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
+
+from torch import Tensor
 
 from autocompress.data.carry import CarriedData, carry_data
 from autocompress.errors import ArtifactError
 from autocompress.evaluate.base import Base, load_base, make_base, save_base
-from autocompress.evaluate.fast import evaluate_fast
+from autocompress.evaluate.fast import estimate_candidate, evaluate_fast
 from autocompress.evaluate.full import Finished, evaluate_full, evaluate_round
-from autocompress.evaluate.settings import EvaluateSettings
+from autocompress.evaluate.latency import (
+    Bench,
+    DeviceBench,
+    fits_device,
+    list_shares,
+    read_table,
+    write_table,
+)
+from autocompress.evaluate.settings import EvaluateSettings, LatencySettings
 from autocompress.evaluate.sources import collect_sources, install_sources
 from autocompress.evaluate.task import (
     Task,
@@ -22,10 +33,15 @@ from autocompress.evaluate.task import (
 )
 from autocompress.graph.layers import LayerGraph
 from autocompress.jobs import Candidate, Job, Outcome, hash_json
+from autocompress.masks.latency import LatencyTable, Machine
+from autocompress.masks.purify import propagate
 from autocompress.settings import settings_to_json
+from autocompress.shrink.compact import compact_model
 from autocompress.store.freight import Files, read_files, store_files
 from autocompress.store.run_folder import RunFolder, name_remedy
 from autocompress.train.objective import resolve_loss, resolve_metric
+
+MakeBench = Callable[[Base, Tensor, LatencySettings], Bench]
 
 
 class Evaluator:
@@ -38,7 +54,13 @@ class Evaluator:
     """
 
     def __init__(
-        self, task: Task, settings: EvaluateSettings, folder: RunFolder, *, dense_key: str = ""
+        self,
+        task: Task,
+        settings: EvaluateSettings,
+        folder: RunFolder,
+        *,
+        dense_key: str = "",
+        make_bench: MakeBench = DeviceBench,
     ) -> None:
         """Open the dense model.
 
@@ -48,6 +70,7 @@ class Evaluator:
             folder: Where models lie by key.
             dense_key: Key of a dense model that lies there; when empty it follows from the
                 task's files, and the model is trained unless it is there.
+            make_bench: Makes what measures latency, once it is asked for.
         """
         self.task = task
         self.settings = settings
@@ -58,6 +81,7 @@ class Evaluator:
         else:
             model, self.dense_key, self.dense_metrics = train_dense(task, folder)
         self._dense = make_base(model, task)
+        self._make_bench = make_bench
         self._open = lru_cache(maxsize=2)(self._load)
 
     def open_base(self, key: str) -> Base:
@@ -86,9 +110,15 @@ class Evaluator:
         """
         start = time.monotonic()
         base = self.open_base(job.base)
-        if job.stage == "fast":
-            metrics = evaluate_fast(base, job.candidate, self.task, self.settings, seed=job.seed)
+        if job.stage == "latency":
+            artifact, metrics = self._survey(job)
+            energy = metrics["dense_us"]
+        elif job.stage == "fast":
+            pruned, metrics = estimate_candidate(
+                base, job.candidate, self.task, self.settings, seed=job.seed
+            )
             artifact, energy = "", metrics["val_loss"]
+            metrics |= self._time(job, pruned)
         else:
             artifact = self._artifact_key(job)
             metrics = self._run_stored(job, base, artifact)
@@ -128,19 +158,54 @@ class Evaluator:
             pruned, metrics = evaluate_round(
                 base, job.candidate, self.task, self.settings, teacher=self._dense, seed=job.seed
             )
+            metrics |= self._time(job, pruned)
             self.folder.write(key, lambda path: save_base(path, pruned, self.task, metrics))
             return metrics
         finished = evaluate_full(
             base, job.candidate, self.task, self.settings, teacher=self._dense, seed=job.seed
         )
+        if self.settings.latency is not None:
+            finished.metrics.update(list_shares(self._bench.compare(finished.model)))
         self.folder.write(key, lambda path: save_finished(path, finished, self.task))
         return finished.metrics
+
+    def read_table(self, key: str) -> LatencyTable:
+        """Return the latency table that a job stored.
+
+        Raises:
+            ArtifactError: It is missing or damaged.
+        """
+        return read_table(self.folder, key)
+
+    def fits_here(self, machine: Machine) -> bool:
+        """Return whether times measured there hold on the device of this process."""
+        return fits_device(machine, self.task.device)
+
+    @cached_property
+    def _bench(self) -> Bench:
+        settings = self.settings.latency or LatencySettings()
+        return self._make_bench(self._dense, self.task.example(), settings)
+
+    def _survey(self, job: Job) -> tuple[str, dict[str, float]]:
+        table = self._bench.survey(job.seed)
+        figures = {"dense_us": table.dense_us, "table_error": table.error.median}
+        return write_table(self.folder, table), figures
+
+    def _time(self, job: Job, pruned: Base) -> dict[str, float]:
+        """Return the measured latency of a masked model, if its stage is measured."""
+        latency = self.settings.latency
+        if latency is None or not latency.measures(job.stage):
+            return {}
+        masks = propagate(pruned.graph, pruned.masks)
+        compact = compact_model(pruned.model, pruned.graph, masks).eval()
+        return list_shares(self._bench.compare(compact))
 
     def _energy(self, metric: float) -> float:
         return -metric if self.task.settings.metric_direction == "maximize" else metric
 
     def _artifact_key(self, job: Job) -> str:
-        spec = {"dense": self.dense_key, "evaluate": settings_to_json(self.settings)}
+        how = settings_to_json(self.settings.for_stage(job.stage))
+        spec = {"dense": self.dense_key, "evaluate": how}
         return hash_json({"job": job.identity(), **spec})
 
     def _load(self, key: str) -> Base:

@@ -1,7 +1,5 @@
 """A cheap estimate of how good a candidate will be."""
 
-from dataclasses import asdict
-
 from autocompress.evaluate.base import Base, mask_base
 from autocompress.evaluate.prune import prune_base, retrain_base_, score_base
 from autocompress.evaluate.quantize import project_base_, quantize_base_
@@ -17,7 +15,14 @@ from autocompress.train.objective import make_task_loss
 def evaluate_fast(
     base: Base, candidate: Candidate, task: Task, settings: EvaluateSettings, *, seed: int
 ) -> dict[str, float]:
-    """Return validation loss and metric, and the real cost, of ``candidate`` after little work.
+    """Return the figures of :func:`estimate_candidate` alone."""
+    return estimate_candidate(base, candidate, task, settings, seed=seed)[1]
+
+
+def estimate_candidate(
+    base: Base, candidate: Candidate, task: Task, settings: EvaluateSettings, *, seed: int
+) -> tuple[Base, dict[str, float]]:
+    """Return ``candidate`` after little work, masked, and its validation scores and real cost.
 
     Args:
         base: Where the round starts; not changed.
@@ -27,8 +32,8 @@ def evaluate_fast(
         seed: Of shuffling and augmentation.
 
     Returns:
-        ``val_loss``, ``val_metric``, the fields of :class:`autocompress.masks.cost.Cost` and the
-        method's figures.
+        The masked model, and ``val_loss``, ``val_metric``, the known fields of
+        :class:`autocompress.masks.cost.Cost` and the method's figures.
     """
     fast = settings.fast
     figures: dict[str, float] = {}
@@ -52,8 +57,8 @@ def evaluate_fast(
         seed=seed + 2,
     )
     scores = score_base(pruned, task)
-    cost = asdict(count_masks(pruned.graph, pruned.masks, candidate.bits))
-    return {
+    cost = count_masks(pruned.graph, pruned.masks, candidate.bits).list_known()
+    return pruned, {
         "val_loss": scores.loss,
         "val_metric": scores.metric,
         **{name: float(count) for name, count in cost.items()},

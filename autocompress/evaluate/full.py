@@ -3,17 +3,17 @@
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from autocompress.deploy.measure import compare_times, measure_models
 from autocompress.errors import EvaluationError
 from autocompress.evaluate.base import Base, mask_base, shrink_base
 from autocompress.evaluate.prune import make_retrain_loss, prune_base, retrain_base_, score_base
 from autocompress.evaluate.quantize import drop_zeros, quantize_base_
 from autocompress.evaluate.settings import EvaluateSettings
-from autocompress.evaluate.speed import measure_speedup
 from autocompress.evaluate.task import Task
 from autocompress.graph.trace import measure_macs
 from autocompress.jobs import Candidate
@@ -153,7 +153,7 @@ def describe_base(base: Base, task: Task, bits: Mapping[str, int]) -> dict[str, 
         bits: Bit widths by layer that ``coded_bytes`` counts.
     """
     scores = score_base(base, task)
-    cost = asdict(count_masks(base.graph, base.masks, bits))
+    cost = count_masks(base.graph, base.masks, bits).list_known()
     nonzero = {
         layer.name: int((base.model.get_parameter(f"{layer.name}.weight") != 0).sum())
         for layer in base.graph.layers
@@ -177,6 +177,18 @@ def read_test(model: nn.Module, task: Task) -> dict[str, float]:
         spread = scores.metric * (1 - scores.metric) / scores.samples
         figures["test_se"] = math.sqrt(max(0.0, spread))
     return figures
+
+
+def measure_speedup(dense: nn.Module, smaller: nn.Module, inputs: Tensor) -> float:
+    """Return how many times faster ``smaller`` is, both as they are: not optimised.
+
+    Args:
+        dense: On the device of ``inputs``, in evaluation mode.
+        smaller: Likewise.
+        inputs: One batch, shape (samples, ...).
+    """
+    times = measure_models({"dense": dense, "smaller": smaller}, inputs, turns=9, warm_up=1)
+    return compare_times(times["dense"], times["smaller"]).factor
 
 
 def take_batch(task: Task, size: int) -> Tensor:

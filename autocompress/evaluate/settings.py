@@ -1,11 +1,13 @@
 """How candidates are evaluated: fast, at the end of a round, and in full."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from autocompress.errors import SettingError
+from autocompress.jobs import Stage
 from autocompress.masks.purify import PurifySettings
 from autocompress.methods.choose import MethodSettings
+from autocompress.settings import WHEN_SET
 from autocompress.train.admm import AdmmSettings
 from autocompress.train.loop import TrainSettings
 
@@ -107,6 +109,38 @@ class FullSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LatencySettings:
+    """How latency is measured, by workers on their own device.
+
+    Attributes:
+        batch: Samples of one pass.
+        threads: PyTorch threads inside an operation; 0 leaves them as they are.
+        turns: Passes of each model, in turns with the dense one; the median counts.
+        align: Widths are executed in multiples of this, filled up with zero filters.
+        measure: ``finished`` measures models at the end of rounds and finished ones, and predicts
+            the latency of candidates from a table; ``all`` also builds and measures every
+            candidate, which makes its evaluation longer. Limits follow the prediction.
+    """
+
+    batch: int = 1
+    threads: int = 1
+    turns: int = 15
+    align: int = 8
+    measure: Literal["finished", "all"] = "finished"
+
+    def __post_init__(self) -> None:
+        for key, least in {"batch": 1, "threads": 0, "turns": 1, "align": 1}.items():
+            if getattr(self, key) < least:
+                raise SettingError(
+                    f"latency.{key}: want {least} or more, got {getattr(self, key)}"
+                )
+
+    def measures(self, stage: Stage) -> bool:
+        """Return whether evaluations of a stage measure."""
+        return stage != "fast" or self.measure == "all"
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateSettings:
     """Everything about evaluating candidates.
 
@@ -118,6 +152,8 @@ class EvaluateSettings:
         distill: The teacher's part in retraining at the end of rounds and in full.
         shrunk: Retrain with filters physically removed (true) or masked in the larger model
             (false): set it to what is faster on the machine, see ``experiments/speed``.
+        latency: How latency is measured; of no effect, and taken for None, unless it is among
+            the limits of the budget, what that minimises, or the objectives.
     """
 
     method: MethodSettings = field(default_factory=MethodSettings)
@@ -126,3 +162,13 @@ class EvaluateSettings:
     full: FullSettings = field(default_factory=FullSettings)
     distill: DistillSettings = field(default_factory=DistillSettings)
     shrunk: bool = True
+    latency: LatencySettings | None = field(default=None, metadata=WHEN_SET)
+
+    def for_stage(self, stage: Stage) -> "EvaluateSettings":
+        """Return what the result of a stage follows from: no latency where none is measured."""
+        latency = self.latency
+        if latency is None or not latency.measures(stage):
+            return replace(self, latency=None)
+        # Models are measured either way.
+        measure = latency.measure if stage == "fast" else "finished"
+        return replace(self, latency=replace(latency, measure=measure))

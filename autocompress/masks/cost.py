@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from autocompress.graph.layers import OUTSIDE, Layer, LayerGraph
 from autocompress.jobs import Candidate
 from autocompress.masks.coded import FLOAT_BITS, count_weight_bits, log2_choose
+from autocompress.masks.latency import BoundTable, LatencyTable
 from autocompress.masks.mask import (
     Masks,
     kept_inputs,
@@ -43,6 +44,7 @@ class Cost:
         coded_bytes: What an entropy coder needs, see :func:`count_weight_bits`: positions of
             kept columns and weights, weights at their bit widths with one scale per layer;
             biases, parameters and statistics of norms in float32.
+        latency: Predicted microseconds of one pass of one batch; None without a latency table.
     """
 
     weights: int
@@ -50,6 +52,11 @@ class Cost:
     macs: int
     bytes: int
     coded_bytes: int
+    latency: float | None = None
+
+    def list_known(self) -> dict[str, float]:
+        """Return what is known of it, by resource."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +77,8 @@ class Sizes:
         biases: Kept biases.
         affine: Channels of norms with gain and shift.
         norms: Channels of norms.
+        channels: Kept input channels; shape (layers,); None without ``times``.
+        times: Of these layers; None where latency is not asked for.
     """
 
     rows: np.ndarray
@@ -82,6 +91,8 @@ class Sizes:
     biases: int
     affine: int
     norms: int
+    channels: np.ndarray | None = None
+    times: BoundTable | None = None
 
     @cached_property
     def block(self) -> np.ndarray:
@@ -122,6 +133,13 @@ class Sizes:
         floats = self.others + NORM_STATISTICS * self.norms
         return math.ceil(FLOAT_BYTES * floats + float(bits.sum()) / 8)
 
+    @property
+    def latency(self) -> float | None:
+        """Return :attr:`Cost.latency`."""
+        if self.times is None or self.channels is None:
+            return None
+        return float(self.times.predict(self.channels, self.rows, self.columns))
+
     def price(self) -> Cost:
         """Return all of them."""
         return Cost(**{one.name: getattr(self, one.name) for one in fields(Cost)})
@@ -130,8 +148,19 @@ class Sizes:
 class CostModel:
     """Costs of candidates by matrix products over per-group counts; about 10 us each."""
 
-    def __init__(self, graph: LayerGraph) -> None:
+    def __init__(self, graph: LayerGraph, table: LatencyTable | None = None) -> None:
+        """Prepare to count.
+
+        Args:
+            graph: The model of which units and columns are kept.
+            table: Predicts its latency, or that of a larger model with the same layers.
+
+        Raises:
+            SettingError: The table has no times of a layer.
+        """
         self.graph = graph
+        self.table = table
+        self.times = None if table is None else table.bind(graph)
         group_of = np.empty(graph.units + 1, dtype=np.int64)
         group_of[OUTSIDE] = len(graph.groups)
         for number, group in enumerate(graph.groups):
@@ -209,7 +238,28 @@ class CostModel:
             biases=int(rows[self.has_bias].sum()),
             affine=int(np.rint(self.affine @ kept)),
             norms=int(np.rint(self.norms @ kept)),
+            channels=None if self.times is None else self.inputs @ kept,
+            times=self.times,
         )
+
+    def time_layers(self, keeps: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Return the predicted microseconds of each layer by itself; shape (layers,).
+
+        Args:
+            keeps: Shape (groups,).
+            columns: Shape (layers,).
+
+        Raises:
+            ValueError: There is no latency table.
+        """
+        if self.table is None:
+            raise ValueError("want a latency table, got none")
+        channels, rows = self.inputs @ np.append(keeps, 1), self.count_rows(keeps)
+        alone = [
+            self.table.predict([layer.name], channels[[at]], rows[[at]], columns[[at]])
+            for at, layer in enumerate(self.graph.layers)
+        ]
+        return np.array(alone, dtype=np.float64) - self.table.fit.fixed
 
     def count_rows(self, keeps: np.ndarray) -> np.ndarray:
         """Return the filters of each layer when ``keeps`` units of each group are kept.

@@ -82,6 +82,11 @@ FIGURE_COLUMNS = (
     Column(
         "speedup", "float", "dense model's time over this one's, 64 samples, measured in turns"
     ),
+    Column("latency", "float", "microseconds of one batch: measured of models, else predicted"),
+    Column("latency_low", "float", "first quartile of the measured latency, microseconds"),
+    Column("latency_high", "float", "third quartile of the measured latency, microseconds"),
+    Column("latency_share", "float", "measured latency over the dense model's, side by side"),
+    Column("predicted_latency", "float", "microseconds of one batch by the study's table"),
     Column("seconds", "float", "seconds that the evaluation took"),
 )
 TEXT_COLUMNS = (

@@ -28,6 +28,7 @@ LABELS = {
     "macs": "MACs per sample",
     "bytes": "bytes",
     "coded_bytes": "entropy-coded bytes",
+    "latency": "latency (us)",
     "energy": "energy",
 }
 WIDTH_INCH, HEIGHT_INCH = 6.0, 3.9

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from autocompress.graph.layers import LayerGraph
 from autocompress.jobs import Candidate
 from autocompress.masks.cost import CostModel
+from autocompress.masks.latency import LatencyTable
 from autocompress.search.space import (
     SpaceSettings,
     check_names,
@@ -183,7 +184,11 @@ class Bounds:
 
 
 def make_bounds(
-    settings: SpaceSettings, dense: LayerGraph, base: LayerGraph, kept: Candidate
+    settings: SpaceSettings,
+    dense: LayerGraph,
+    base: LayerGraph,
+    kept: Candidate,
+    table: LatencyTable | None = None,
 ) -> Bounds:
     """Return what a round may keep of its base model.
 
@@ -192,12 +197,13 @@ def make_bounds(
         dense: The dense model.
         base: The model where the round starts, with its dead filters gone.
         kept: Counts of the base: its columns are those its masks keep.
+        table: Predicts latency, where that is asked for.
 
     Raises:
         SettingError: The space names a group or layer that the model does not have.
     """
     check_names(settings, dense)
-    model = CostModel(base)
+    model = CostModel(base, table)
     step = settings.filters_multiple_of
     dense_sizes, low, high = [], [], []
     for group in base.groups:

@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from autocompress.errors import SettingError
 from autocompress.masks.cost import Cost
+from autocompress.settings import WHEN_SET
 
-Resource = Literal["", "macs", "params", "weights", "bytes", "coded_bytes"]
-RESOURCES = ("macs", "params", "weights", "bytes", "coded_bytes")
+Resource = Literal["", "macs", "params", "weights", "bytes", "coded_bytes", "latency"]
+RESOURCES = ("macs", "params", "weights", "bytes", "coded_bytes", "latency")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,8 @@ class Budget:
             count as well.
         coded_bytes: What an entropy coder needs for kept weights at their bit widths, their
             positions, and the rest in float32.
+        latency: Time of one pass of one batch of ``evaluate.latency``: up to 1 a share of the
+            dense model's, above 1 microseconds.
         worst_metric: Worst validation metric of the finished model: at least this when
             ``task.metric_direction`` is ``maximize``, at most this when it is ``minimize``.
         minimize: The resource to make small while ``worst_metric`` holds.
@@ -38,6 +41,7 @@ class Budget:
     weights: float | None = None
     bytes: float | None = None
     coded_bytes: float | None = None
+    latency: float | None = field(default=None, metadata=WHEN_SET)
     worst_metric: float | None = None
     minimize: Resource = ""
 
@@ -54,6 +58,22 @@ class Budget:
         if self.worst_metric is not None and not math.isfinite(self.worst_metric):
             raise SettingError(f"budget.worst_metric: want a number, got {self.worst_metric}")
 
+    @property
+    def uses_latency(self) -> bool:
+        """Return whether it speaks of latency, which nobody knows before it is measured."""
+        return self.latency is not None or self.minimize == "latency"
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether nothing is limited or minimised."""
+        return not self.minimize and all(getattr(self, name) is None for name in RESOURCES)
+
+    def drop_latency(self) -> "Budget":
+        """Return what is left of it while latency is unknown; that may be nothing."""
+        if self.minimize == "latency":
+            return replace(self, latency=None, minimize="", worst_metric=None)
+        return replace(self, latency=None)
+
     def limits(
         self, dense: Cost, progress: float = 1.0, smallest: Cost | None = None
     ) -> dict[str, float]:
@@ -68,15 +88,17 @@ class Budget:
 
         Raises:
             SettingError: No resource is limited, and none is to be minimised.
+            KeyError: Latency is limited, and ``dense`` does not know its own.
         """
-        costs = asdict(dense)
+        costs = dense.list_known()
         final = self._list_limits(dense)
         if not final and not self.minimize:
             raise SettingError(
-                "budget: want a limit on macs, params, weights, bytes or coded_bytes, got none"
+                "budget: want a limit on macs, params, weights, bytes, coded_bytes or latency, "
+                "got none"
             )
         if self.minimize and smallest is not None:
-            final[self.minimize] = float(asdict(smallest)[self.minimize])
+            final[self.minimize] = float(smallest.list_known()[self.minimize])
             factor = _find_factor(costs, final) ** progress
             return {name: max(limit, costs[name] / factor) for name, limit in final.items()}
         if progress >= 1:
@@ -88,17 +110,17 @@ class Budget:
 
     def reduction(self, dense: Cost, smallest: Cost | None = None) -> float:
         """Return by what factor the most demanding limit is below the dense cost, 1 or more."""
-        return _find_factor(asdict(dense), self.limits(dense, 1.0, smallest))
+        return _find_factor(dense.list_known(), self.limits(dense, 1.0, smallest))
 
     def measure_enough(self, dense: Cost, smallest: Cost) -> float:
         """Return the least progress, 0..1, at which every limit holds while one is minimised."""
         whole = math.log(self.reduction(dense, smallest))
-        least = math.log(_find_factor(asdict(dense), self._list_limits(dense)))
+        least = math.log(_find_factor(dense.list_known(), self._list_limits(dense)))
         return min(1.0, least / whole) if whole > 0 else 0.0
 
     def _list_limits(self, dense: Cost) -> dict[str, float]:
         values = {name: getattr(self, name) for name in RESOURCES}
-        costs = asdict(dense)
+        costs = dense.list_known()
         return {
             name: value * costs[name] if value <= 1 else value
             for name, value in values.items()

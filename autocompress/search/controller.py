@@ -16,13 +16,14 @@ from autocompress.execute.base import Executor
 from autocompress.execute.choose import open_executor
 from autocompress.execute.in_process import InProcess
 from autocompress.graph.trace import trace_graph
+from autocompress.search.desk import Desk
 from autocompress.search.forecast import find_worst_energy
 from autocompress.search.ledger import Checkpoint, Ledger, ignore_checkpoint
-from autocompress.search.loop import Controller, Desk
+from autocompress.search.loop import Controller
 from autocompress.search.outage import name_outage, outlast
 from autocompress.search.progress import SearchProgress, Watch, ignore_progress
 from autocompress.search.records import Record
-from autocompress.search.requests import Evaluator, hash_evaluation
+from autocompress.search.requests import Evaluator
 from autocompress.search.settings import LEAST_PER_CHAIN, MOST_CHAINS
 from autocompress.search.site import check_dense, check_reachable
 from autocompress.search.source import find_source_again, settle_source
@@ -245,7 +246,6 @@ def hold_controller(
     spec = make_spec(settings)
     with hold_study(settings.name, settings.storage, spec, objectives) as held:
         evaluator = wiring.make_evaluator()  # It may train for hours, and the database go away.
-        evaluation = hash_evaluation(settings, evaluator.dense_key)
         executor = wiring.make_executor(evaluator, folder)
 
         def survive(work: Callable[[], Result]) -> Result:
@@ -267,7 +267,7 @@ def hold_controller(
 
         def make_controller() -> Controller:
             check_dense(held.study, evaluator.dense_key)  # Before anything is written.
-            stock = settle_source(held.study, source, folder, settings, evaluation)
+            stock = settle_source(held.study, source, folder, settings, evaluator.dense_key)
             ledger = make_ledger()
             ledger.describe_study(wanted)
             desk = Desk(

@@ -8,7 +8,7 @@ raised where everything is kept and there is room. The more weights or bits, the
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from autocompress.graph.layers import LayerGraph
 from autocompress.jobs import Candidate
 from autocompress.masks.coded import FLOAT_BITS
 from autocompress.masks.cost import Cost, read_bits
+from autocompress.masks.latency import LatencyTable
 from autocompress.search.bounds import FULL, Bounds, Counts, Floats, Ints, Logits, make_bounds
 from autocompress.search.space import SpaceSettings
 
@@ -189,13 +190,15 @@ def _measure_fine(bounds: Bounds, counts: Counts) -> dict[str, float]:
     }
 
 
-def feasibility_table(settings: SpaceSettings, graph: LayerGraph) -> dict[str, Cost]:
+def feasibility_table(
+    settings: SpaceSettings, graph: LayerGraph, table: LatencyTable | None = None
+) -> dict[str, Cost]:
     """Return what the smallest, the centroid and the full model of a space cost.
 
     The centroid has the middle of every density range.
     """
     full = Candidate(filters={}, columns={})
-    bounds = make_bounds(settings, graph, graph, full)
+    bounds = make_bounds(settings, graph, graph, full, table)
     low = np.maximum(bounds.keeps_low / bounds.dense_sizes, 1e-9)
     centre = Logits(
         _logit_share((low + bounds.keeps_high / bounds.dense_sizes) / 2),
@@ -213,18 +216,41 @@ def feasibility_table(settings: SpaceSettings, graph: LayerGraph) -> dict[str, C
 def _fill(
     bounds: Bounds, logits: Logits, offset: float, counts: Counts, limits: Mapping[str, float]
 ) -> Counts:
-    """Return ``counts`` with single filters and columns added while they fit."""
+    """Return ``counts`` with single filters and columns added while they fit.
+
+    Under a limit on latency, filters are first added up to widths that are executed: on the way
+    there they are free, and passes by single ones may end before.
+    """
+    table, places = bounds.model.table, _order(bounds, logits, offset, counts)
+    if "latency" in limits and table is not None:
+        counts = _grow(bounds, counts, [one for one in places if one[0]], limits, table.align)
+        places = _order(bounds, logits, offset, counts)
+    return _grow(bounds, counts, places, limits, 1)
+
+
+def _grow(
+    bounds: Bounds,
+    counts: Counts,
+    places: list[tuple[bool, int]],
+    limits: Mapping[str, float],
+    align: int,
+) -> Counts:
+    """Return ``counts`` with one of ``places`` after the other widened while they fit.
+
+    Filters grow by the step of the space, or to the next multiple of ``align`` if that is more.
+    """
     share = counts.columns / bounds.model.count_open(counts.keeps)
     density = counts.weights / bounds.open_weights(counts.keeps, counts.columns)[0]
     keeps, extra = counts.keeps.copy(), np.zeros_like(counts.columns)
-    places = _order(bounds, logits, offset, counts)
-    for _ in range(FILL_PASSES):
+    for _ in range(FILL_PASSES if align == 1 else int(bounds.keeps_high.max())):
         grown = []
         for is_filter, place in places:
             target = keeps if is_filter else extra
             before = target[place]
             if is_filter:
-                target[place] = min(before + bounds.filter_step, bounds.keeps_high[place])
+                step, aligned = bounds.filter_step, (before // align + 1) * align
+                wanted = max(before + step, aligned // step * step)
+                target[place] = min(wanted, bounds.keeps_high[place])
             else:
                 target[place] = before + bounds.column_step
             columns = _stretch(bounds, keeps, share, extra)
@@ -335,7 +361,7 @@ def _fits(bounds: Bounds, counts: Counts, limits: Mapping[str, float]) -> bool:
 
 
 def _refuse_unreachable(cost: Cost, limits: Mapping[str, float]) -> None:
-    for name, reachable in asdict(cost).items():
+    for name, reachable in cost.list_known().items():
         if name in limits and reachable > limits[name]:
             raise BudgetError(name, limits[name], reachable)
 

@@ -5,7 +5,6 @@ The fill is the part of every limit that a candidate is made for, on a logarithm
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
 
 import numpy as np
 
@@ -36,7 +35,7 @@ def measure_fill(ground: Ground, counts: Counts) -> float:
     Returns:
         At least ``FILL_LOW``, at most 1.
     """
-    cost = asdict(count_cost(ground.bounds, counts))
+    cost = count_cost(ground.bounds, counts).list_known()
     used = max(cost[name] / limit for name, limit in ground.limits.items())
     return min(1.0, max(FILL_LOW, used))
 
@@ -49,6 +48,6 @@ def scale_limits(ground: Ground, fill: float) -> dict[str, float]:
     return {name: max(fill * limit, least[name]) for name, limit in ground.limits.items()}
 
 
-def count_least(bounds: Bounds) -> Mapping[str, int]:
+def count_least(bounds: Bounds) -> Mapping[str, float]:
     """Return what the fewest counts cost, by resource."""
-    return asdict(count_cost(bounds, count_fewest(bounds)))
+    return count_cost(bounds, count_fewest(bounds)).list_known()

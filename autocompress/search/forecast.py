@@ -1,7 +1,7 @@
 """How much of a search is left, and what a search will take."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
@@ -12,16 +12,19 @@ from autocompress.graph.layers import LayerGraph
 from autocompress.graph.trace import trace_graph
 from autocompress.jobs import Stage
 from autocompress.masks.cost import Cost
+from autocompress.masks.latency import LatencyTable
 from autocompress.search.book import Book
+from autocompress.search.budget import Budget
 from autocompress.search.counts import feasibility_table
 from autocompress.search.ledger import read_records
 from autocompress.search.rounds import Course, Plan, count_evaluations, plan_rounds
 from autocompress.search.site import check_reachable, count_dense, find_smallest
-from autocompress.search.spec import Settings, resolve_settings
+from autocompress.search.spec import Settings, resolve_settings, uses_latency
 from autocompress.search.study import open_study
 
 TRIAL_BYTES = 10_000  # A row of a study with some forty densities takes 7 kB in SQLite.
 RESULT_BYTES = 1_000
+TABLE = "latency_table"  # The attribute of a study with its latency table.
 NO_ATTRS: Mapping[str, Any] = {}
 
 
@@ -35,7 +38,9 @@ class Estimate:
         seconds: Time for them; None when no evaluation of some stage was timed yet.
         disk_bytes: Disk for them and the dense model.
         table: Cost of the smallest, the centroid and the full model of the space.
-        limits: The budget in units of each resource.
+        limits: The budget in units of each resource, as far as they are known.
+        is_timed: Whether latency is known where it is asked for; until then it is taken to fall
+            as the MACs do.
     """
 
     rounds: int
@@ -44,6 +49,7 @@ class Estimate:
     disk_bytes: int
     table: Mapping[str, Cost]
     limits: Mapping[str, float]
+    is_timed: bool = True
 
 
 def estimate_search(settings: Settings) -> Estimate:
@@ -72,9 +78,10 @@ def estimate_graph(
     study = _find_study(settings)
     attrs = attrs if study is None else study.user_attrs
     book = Book([] if study is None else read_records(study))
-    dense = count_dense(graph)
+    table = recall_table(attrs)
+    dense = count_dense(graph, table)
     course = make_course(settings, graph, attrs)
-    check_reachable(settings, graph)
+    check_reachable(settings, graph, table)
     plan = plan_rounds(course, book)
     left = count_left(course, plan, book)
     models = left["round"] + left["full"] + 1
@@ -83,8 +90,9 @@ def estimate_graph(
         left=left,
         seconds=estimate_seconds(left, book, settings.execute.workers),
         disk_bytes=models * dense.bytes + sum(left.values()) * (TRIAL_BYTES + RESULT_BYTES),
-        table=feasibility_table(settings.space, graph),
-        limits=settings.budget.limits(dense),
+        table=feasibility_table(settings.space, graph, table),
+        limits=list_limits(settings, dense),
+        is_timed=table is not None or not uses_latency(settings),
     )
 
 
@@ -96,13 +104,46 @@ def make_course(settings: Settings, graph: LayerGraph, attrs: Mapping[str, Any])
         graph: The dense model.
         attrs: What the study says beside its settings.
     """
-    dense, budget = count_dense(graph), settings.budget
-    smallest = find_smallest(settings, graph)
+    table, settings = recall_table(attrs), assume_latency(settings, attrs)
+    dense, budget = count_dense(graph, table), settings.budget
+    smallest = find_smallest(settings, graph, table)
     way = {
         "reduction": budget.reduction(dense, smallest),
         "enough": budget.measure_enough(dense, smallest) if smallest else 0.0,
     }
     return _describe_course(settings, attrs, way)
+
+
+def recall_table(attrs: Mapping[str, Any]) -> LatencyTable | None:
+    """Return the latency table of a study; None for one that has not measured any.
+
+    Args:
+        attrs: What the study says beside its settings.
+    """
+    return LatencyTable.from_json(attrs[TABLE]) if TABLE in attrs else None
+
+
+def list_limits(settings: Settings, dense: Cost) -> dict[str, float]:
+    """Return the budget in units of each resource, without latency while that is unknown."""
+    if dense.latency is not None or not settings.budget.uses_latency:
+        return settings.budget.limits(dense)
+    known = settings.budget.drop_latency()
+    return {} if known.is_empty else known.limits(dense)
+
+
+def assume_latency(settings: Settings, attrs: Mapping[str, Any]) -> Settings:
+    """Return ``settings``; for a study that has not measured yet, MACs stand for latency.
+
+    So one can say beforehand what about a search will take.
+    """
+    budget = settings.budget
+    if TABLE in attrs or not budget.uses_latency:
+        return settings
+    is_share = budget.latency is not None and budget.latency <= 1
+    macs = budget.macs or (budget.latency if is_share else None)
+    least = "macs" if budget.minimize == "latency" else budget.minimize
+    assumed = replace(budget, latency=None, macs=macs, minimize=least)
+    return replace(settings, budget=Budget(macs=1.0) if assumed.is_empty else assumed)
 
 
 def recall_course(settings: Settings, attrs: Mapping[str, Any]) -> Course | None:

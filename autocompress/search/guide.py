@@ -1,7 +1,7 @@
 """Where a search starts and which way it leans: experience as a prior, never as an order."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -193,11 +193,13 @@ def measure_weight(ground: Ground, counts: Counts) -> tuple[Floats, Floats]:
     The resource is the one whose limit demands most.
     """
     bounds = ground.bounds
-    cost = asdict(count_cost(bounds, counts))
+    cost = count_cost(bounds, counts).list_known()
     resource = max(ground.limits, key=lambda name: cost[name] / ground.limits[name])
     rows = bounds.model.rows @ np.append(counts.keeps, 1)
     layers = np.maximum(rows * counts.columns, 1.0)
-    if resource == "macs":
+    if resource == "latency":
+        layers = np.maximum(bounds.model.time_layers(counts.keeps, counts.columns), 1e-3)
+    elif resource == "macs":
         layers = layers * bounds.model.positions
     elif resource != "bytes":
         block = bounds.open_weights(counts.keeps, counts.columns)[0]

@@ -2,52 +2,28 @@
 
 import logging
 import math
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from autocompress.errors import AutoCompressError, EvaluationError, StudyError
-from autocompress.execute.base import Executor
 from autocompress.jobs import Job, Outcome
 from autocompress.search.book import Book
+from autocompress.search.desk import Desk
 from autocompress.search.entries import Pending, Request
-from autocompress.search.forecast import count_left, estimate_seconds
+from autocompress.search.forecast import count_left, estimate_seconds, recall_table
 from autocompress.search.judge import Finished, Judge
-from autocompress.search.ledger import Ledger
 from autocompress.search.outage import outlast
-from autocompress.search.progress import Phase, SearchProgress, Watch
+from autocompress.search.progress import Phase, SearchProgress
 from autocompress.search.records import Record
-from autocompress.search.requests import Asker, Evaluator
+from autocompress.search.requests import Asker
 from autocompress.search.rounds import Plan, Round, plan_rounds
 from autocompress.search.site import Site, check_reachable
 from autocompress.search.source import settle_course
-from autocompress.search.spec import Settings
-from autocompress.search.warm import Stock
+from autocompress.search.spec import Settings, uses_latency
+from autocompress.search.timetable import settle_table
 
 logger = logging.getLogger(__name__)
 
 MOST_FAILURES = 3  # Candidates given up at the start of a round before the search stops.
-
-
-@dataclass(frozen=True, kw_only=True)
-class Desk:
-    """What a controller works with.
-
-    Attributes:
-        ledger: The held study.
-        evaluator: Knows the models.
-        executor: Runs the jobs.
-        watch: Told of every step.
-        stock: What may be taken from another study.
-        clock: Seconds; only their differences count.
-    """
-
-    ledger: Ledger
-    evaluator: Evaluator
-    executor: Executor
-    watch: Watch
-    stock: Stock | None = None
-    clock: Callable[[], float] = time.monotonic
 
 
 class Controller:
@@ -62,8 +38,9 @@ class Controller:
         self.settings = settings
         self._desk = desk
         self._ledger = desk.ledger
-        graph, _ = desk.evaluator.describe("")
-        check_reachable(settings, graph)
+        self._table = recall_table(self._ledger.study.user_attrs)
+        self._graph, _ = desk.evaluator.describe("")
+        check_reachable(settings, self._graph, self._table)
         metric = desk.evaluator.dense_metrics["val_metric"]
         is_raised = settings.task.metric_direction == "maximize"
         self._ledger.describe_study(
@@ -73,16 +50,15 @@ class Controller:
                 "run_dir": settings.run_dir,
             }
         )
-        self._course = settle_course(settings, graph, self._ledger, desk.stock, desk.evaluator.has)
-        self._judge = Judge(
-            resources=settings.search.resources, worst_energy=self._course.worst_energy
-        )
         self._flying: dict[str, list[Pending]] = {}  # Submitted, by key of the result.
         self._finished: list[Finished] = []
         self._arrived: dict[str, Outcome] = {}  # Of what is not decided, by key.
         self._unfinished: list[str] = []  # Errors of models that could not be finished.
         self._begun = desk.clock()
-        self._read_study()
+        self.book = Book(self._ledger.read_records())
+        self._is_settled = False
+        if self._table is not None or not uses_latency(settings):
+            self._settle()
 
     @property
     def records(self) -> Sequence[Record]:
@@ -112,7 +88,8 @@ class Controller:
             EvaluationError: One could not be made.
             StudyError: There is no such decided trial.
         """
-        self._outlast(self._recover)
+        if self._is_settled:  # Otherwise there is no trial yet.
+            self._outlast(self._recover)
         sources = {one.number: one for one in self.records}
         for number in numbers:
             if number not in sources:
@@ -142,6 +119,25 @@ class Controller:
         """Return a round's site, its searcher told of all that was decided."""
         return self._asker.open_site(current)
 
+    def _measure(self) -> None:
+        """Have the latency table measured that the study wants and does not have."""
+        if not self._is_settled:
+            self._table = settle_table(self.settings, self._desk)
+            check_reachable(self.settings, self._graph, self._table)
+            self._settle()
+
+    def _settle(self) -> None:
+        """Take up the way to the budget, which may follow from the latency table."""
+        ledger, stock, has = self._ledger, self._desk.stock, self._desk.evaluator.has
+        self._course = settle_course(self.settings, self._graph, ledger, stock, has)
+        self._judge = Judge(
+            resources=self.settings.search.resources,
+            worst_energy=self._course.worst_energy,
+            dense_us=None if self._table is None else self._table.dense_us,
+        )
+        self._is_settled = True
+        self._read_study()
+
     def _read_study(self) -> None:
         self.book = Book(self._ledger.read_records())
         self._asker = Asker(
@@ -150,6 +146,7 @@ class Controller:
             evaluator=self._desk.evaluator,
             book=self.book,
             stock=self._desk.stock,
+            table=self._table,
         )
 
     def _recover(self) -> None:
@@ -204,6 +201,7 @@ class Controller:
         """Evaluate what waits and what is asked for until there is nothing more."""
 
         def work() -> None:
+            self._measure()
             self._recover()
             self._complete_batch()
             while self._fly(list_requests):
@@ -376,6 +374,9 @@ class Controller:
         return limit > 0 and self._desk.clock() - self._begun >= limit
 
     def _tell(self, phase: Phase, record: Record | None = None) -> None:
+        if not self._is_settled:
+            self._desk.watch(SearchProgress(phase=phase))
+            return
         plan = self.plan()
         left = count_left(self._course, plan, self.book)
         # Who pressed Ctrl-C waits for no base that is gone and would be made again.

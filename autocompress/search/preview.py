@@ -8,12 +8,11 @@ from autocompress.evaluate.task import key_dense
 from autocompress.graph.layers import LayerGraph
 from autocompress.search.book import Book
 from autocompress.search.bounds import make_bounds
-from autocompress.search.forecast import make_course
-from autocompress.search.requests import hash_evaluation
+from autocompress.search.forecast import TABLE, assume_latency, make_course
 from autocompress.search.rounds import plan_rounds
 from autocompress.search.site import count_dense, find_smallest
 from autocompress.search.source import find_source, open_snapshot, take_snapshot
-from autocompress.search.spec import Settings
+from autocompress.search.spec import Settings, uses_latency
 from autocompress.search.study import open_study
 from autocompress.search.warm import FULL, fits_space
 from autocompress.store.run_folder import open_folder
@@ -64,15 +63,17 @@ def preview_source(settings: Settings, graph: LayerGraph, text: str) -> Preview:
     """
     source = find_source(text, settings)
     there = open_folder(source.run_dir)
-    evaluation = hash_evaluation(settings, key_dense(settings.task))
-    stock = open_snapshot(take_snapshot(source, settings, evaluation), there)
+    record = take_snapshot(source, settings, key_dense(settings.task))
+    stock = open_snapshot(record, there)
+    timed = {TABLE: record[TABLE]} if TABLE in record and uses_latency(settings) else {}
+    settings, table = assume_latency(settings, timed), stock.table if timed else None
     energy = open_study(source.name, source.storage).user_attrs.get("dense_energy", 0.0)
-    course = make_course(settings, graph, {"dense_energy": energy})
-    start = stock.choose_start(settings, graph, course, there.has)
+    course = make_course(settings, graph, {"dense_energy": energy, **timed})
+    start = stock.choose_start(settings, graph, course, there.has, table)
     first = plan_rounds(replace(course, base=start.base, start=start.progress), Book()).round
-    bounds = make_bounds(settings.space, graph, graph, FULL)
-    smallest = find_smallest(settings, graph)
-    limits = settings.budget.limits(count_dense(graph), first.goal, smallest)
+    bounds = make_bounds(settings.space, graph, graph, FULL, table)
+    smallest = find_smallest(settings, graph, table)
+    limits = settings.budget.limits(count_dense(graph, table), first.goal, smallest)
     scored = [one.job.candidate for one in stock.stored if one.job.stage == "fast"]
     return Preview(
         name=source.name,
@@ -80,5 +81,5 @@ def preview_source(settings: Settings, graph: LayerGraph, text: str) -> Preview:
         misfits=sum(not fits_space(bounds, one) for one in scored),
         imports=len(stock.list_imports(first.base, bounds, limits)),
         progress=start.progress,
-        attrs={"dense_energy": energy, "start": asdict(start)},
+        attrs={"dense_energy": energy, "start": asdict(start), **timed},
     )

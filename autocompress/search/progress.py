@@ -6,7 +6,7 @@ from typing import Literal
 
 from autocompress.search.records import Record
 
-Phase = Literal["dense", "search", "round", "full", "waiting", "done", "stopped"]
+Phase = Literal["dense", "latency", "search", "round", "full", "waiting", "done", "stopped"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,9 +14,10 @@ class SearchProgress:
     """How far a search is.
 
     Attributes:
-        phase: ``dense`` while the dense model is trained, ``search`` while candidates are
-            scored, ``round`` and ``full`` while a model is pruned, then ``done``; ``waiting``
-            while the database is away, ``stopped`` after Ctrl-C.
+        phase: ``dense`` while the dense model is trained, ``latency`` while a worker measures how
+            long its layers take, ``search`` while candidates are scored, ``round`` and ``full``
+            while a model is pruned, then ``done``; ``waiting`` while the database is away,
+            ``stopped`` after Ctrl-C.
         round: The current round, from 0.
         rounds: Rounds planned at present; a rolled-back round adds one.
         done: Evaluations decided, of all kinds and rounds.

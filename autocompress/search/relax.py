@@ -81,7 +81,8 @@ def _fits(
     model, keeps, shares = bounds.model, relaxed.keeps, relaxed.shares
     kept = np.concatenate([keeps, np.ones((len(keeps), 1))], axis=1)
     rows = kept @ model.rows.T
-    inputs = np.where(model.depthwise, 1.0, kept @ model.inputs.T / model.conv_groups)
+    channels = kept @ model.inputs.T
+    inputs = np.where(model.depthwise, 1.0, channels / model.conv_groups)
     opened = inputs * model.area
     taken = opened * shares
     block = rows * taken
@@ -98,6 +99,8 @@ def _fits(
     if "coded_bytes" in limits:
         coded = count_weight_bits(block, weights, bits) + log2_choose(opened, taken)
         costs["coded_bytes"] = FLOAT_BYTES * (others + statistics) + coded.sum(axis=1) / 8
+    if model.times is not None and "latency" in limits:
+        costs["latency"] = model.times.predict(channels, rows, taken)
     within = [costs[name] <= limit for name, limit in limits.items()]
     return np.logical_and.reduce(within)
 

@@ -1,12 +1,13 @@
 """What to ask for next: the proposals of a round, and models of its best candidates."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from autocompress.execute.base import Runner
 from autocompress.graph.layers import LayerGraph
 from autocompress.jobs import Candidate, Job, Stage, hash_json
+from autocompress.masks.latency import LatencyTable, Machine
 from autocompress.search.book import Book
 from autocompress.search.budget import measure_excess
 from autocompress.search.counts import measure_densities
@@ -14,7 +15,7 @@ from autocompress.search.entries import Pending, Request
 from autocompress.search.records import Record
 from autocompress.search.restore import restore_model
 from autocompress.search.rounds import Course, Plan, Round, count_evaluations
-from autocompress.search.site import Site, make_site
+from autocompress.search.site import Dense, Site, make_site
 from autocompress.search.spec import Settings
 from autocompress.search.warm import Stock
 from autocompress.settings import settings_to_json
@@ -41,6 +42,14 @@ class Evaluator(Runner, Protocol):
         """Return the graph and counts of a stored base; of the dense model when empty."""
         ...
 
+    def read_table(self, key: str) -> LatencyTable:
+        """Return the latency table that a job stored."""
+        ...
+
+    def fits_here(self, machine: Machine) -> bool:
+        """Return whether times measured there hold on the device of this process."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Asker:
@@ -52,6 +61,7 @@ class Asker:
         evaluator: Knows the models.
         book: All decisions so far.
         stock: What may be taken from another study.
+        table: Predicts latency, where that is asked for.
         sites: Those opened, by number of the round.
     """
 
@@ -60,6 +70,7 @@ class Asker:
     evaluator: Evaluator
     book: Book
     stock: Stock | None = None
+    table: LatencyTable | None = None
     sites: dict[int, Site] = field(default_factory=dict)
 
     def open_site(self, current: Round) -> Site:
@@ -70,7 +81,7 @@ class Asker:
         site = self.sites.get(current.number)
         if site is None or site.round != current:
             self.restore(current.base)
-            dense, _ = self.evaluator.describe("")
+            dense = Dense(self.evaluator.describe("")[0], self.table)
             base, kept = self.evaluator.describe(current.base)
             hints = self.stock.list_hints(current.base) if self.stock is not None else ()
             site = make_site(self.settings, current, dense, base, kept, hints)
@@ -169,17 +180,17 @@ class Asker:
             base=site.round.base,
             seed=self.settings.seed,
         )
-        costs = asdict(bounds.model.count_candidate(candidate))
+        costs = bounds.model.count_candidate(candidate).list_known()
         return Request(
             job=job,
-            key=job.key(hash_evaluation(self.settings, self.evaluator.dense_key)),
+            key=job.key(hash_evaluation(self.settings, self.evaluator.dense_key, stage)),
             after=len(self.book),
             densities=measure_densities(bounds, candidate),
             excess=measure_excess(costs, site.ground.limits) if stage == "fast" else {},
         )
 
 
-def hash_evaluation(settings: Settings, dense_key: str) -> str:
+def hash_evaluation(settings: Settings, dense_key: str, stage: Stage = "fast") -> str:
     """Return the hash of a task and of how it is evaluated, which keys of results follow from."""
-    how = settings_to_json(settings.evaluate)
+    how = settings_to_json(settings.evaluate.for_stage(stage))
     return hash_json({"dense": dense_key, "evaluate": how})

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from autocompress.errors import EvaluationError, SettingError
-from autocompress.jobs import Stage
 from autocompress.search.book import Book
 from autocompress.search.records import Record
 
@@ -102,7 +101,7 @@ class Plan:
     """
 
     round: Round
-    todo: Stage | Literal["done"]
+    todo: Literal["fast", "round", "full", "done"]
     chosen: tuple[Record, ...] = ()
     rounds: int = 1
     opened: tuple[Round, ...] = ()

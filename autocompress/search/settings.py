@@ -10,7 +10,7 @@ MOST_CHAINS = 8
 LEAST_PER_CHAIN = 50  # At 24 to 60 evaluations, four chains found less than one.
 
 SearcherName = Literal["annealing", "random", "tpe", "nsga2", "uniform"]
-Objective = Literal["energy", "macs", "params", "weights", "bytes", "coded_bytes"]
+Objective = Literal["energy", "macs", "params", "weights", "bytes", "coded_bytes", "latency"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """One round with everything that its proposals and decisions need."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from optuna import Study
 
@@ -8,6 +8,7 @@ from autocompress.errors import SpecMismatchError
 from autocompress.graph.layers import LayerGraph
 from autocompress.jobs import Candidate
 from autocompress.masks.cost import Cost, CostModel
+from autocompress.masks.latency import LatencyTable
 from autocompress.search.anneal import Schedule
 from autocompress.search.bounds import make_bounds
 from autocompress.search.choose_searcher import make_searcher
@@ -15,9 +16,22 @@ from autocompress.search.counts import feasibility_table, read_counts
 from autocompress.search.guide import Ground, count_starts, make_start
 from autocompress.search.rounds import Round
 from autocompress.search.searcher import Searcher
-from autocompress.search.spec import Settings
+from autocompress.search.spec import Settings, uses_latency
 
 FULL = Candidate(filters={}, columns={})
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The dense model as a search knows it.
+
+    Attributes:
+        graph: Its layers and groups.
+        table: Predicts the latency of what is left of it, where that is asked for.
+    """
+
+    graph: LayerGraph
+    table: LatencyTable | None = None
 
 
 @dataclass(frozen=True)
@@ -32,7 +46,7 @@ class Site:
 def make_site(
     settings: Settings,
     current: Round,
-    dense: LayerGraph,
+    dense: Dense,
     base: LayerGraph,
     kept: Candidate,
     hints: tuple[Candidate, ...] = (),
@@ -50,10 +64,13 @@ def make_site(
     Raises:
         BudgetError: The round's goal cannot be reached from its base.
     """
-    bounds = make_bounds(settings.space, dense, base, kept)
-    limits = settings.budget.limits(
-        count_dense(dense), current.goal, find_smallest(settings, dense)
-    )
+    graph, table = dense.graph, dense.table
+    bounds = make_bounds(settings.space, graph, base, kept, table)
+    whole, smallest = count_dense(graph, table), find_smallest(settings, graph, table)
+    limits = settings.budget.limits(whole, current.goal, smallest)
+    if "latency" in settings.search.resources and whole.latency is not None:
+        # Widths are then chosen as they are executed, though nothing else limits latency.
+        limits.setdefault("latency", whole.latency)
     ground = Ground(bounds, limits, read_counts(bounds, kept), settings.search.prior, hints)
     make_start(ground, 0)
     schedule = Schedule(
@@ -66,26 +83,45 @@ def make_site(
     return Site(current, ground, make_searcher(schedule, ground))
 
 
-def check_reachable(settings: Settings, graph: LayerGraph) -> None:
+def check_reachable(
+    settings: Settings, graph: LayerGraph, table: LatencyTable | None = None
+) -> None:
     """Refuse a budget that the smallest model of the space exceeds.
+
+    Args:
+        settings: Resolved settings.
+        graph: The dense model.
+        table: Predicts latency; until it is there, limits on latency are not looked at.
 
     Raises:
         BudgetError: The budget cannot be reached.
         SettingError: The space names a group or layer that the model does not have.
     """
-    make_site(settings, Round(number=0, base="", start=0.0, goal=1.0), graph, graph, FULL)
+    if table is None and uses_latency(settings):
+        settings = replace(settings, budget=settings.budget.drop_latency())
+        if settings.budget.is_empty:
+            make_bounds(settings.space, graph, graph, FULL)
+            return
+    current = Round(number=0, base="", start=0.0, goal=1.0)
+    make_site(settings, current, Dense(graph, table), graph, FULL)
 
 
-def count_dense(graph: LayerGraph) -> Cost:
-    """Return what the dense model costs."""
-    return CostModel(graph).count_candidate(FULL)
+def count_dense(graph: LayerGraph, table: LatencyTable | None = None) -> Cost:
+    """Return what the dense model costs: its latency as measured, not as predicted.
+
+    A finished model's is measured as a share of it.
+    """
+    cost = CostModel(graph, table).count_candidate(FULL)
+    return cost if table is None else replace(cost, latency=table.dense_us)
 
 
-def find_smallest(settings: Settings, dense: LayerGraph) -> Cost | None:
+def find_smallest(
+    settings: Settings, dense: LayerGraph, table: LatencyTable | None = None
+) -> Cost | None:
     """Return the cost of the smallest model where the budget minimises, None elsewhere."""
     if not settings.budget.minimize:
         return None
-    return feasibility_table(settings.space, dense)["smallest"]
+    return feasibility_table(settings.space, dense, table)["smallest"]
 
 
 def check_dense(study: Study, key: str) -> None:

@@ -8,29 +8,32 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import optuna
 
 from autocompress.errors import ArtifactError, StudyError, StudyLostError
+from autocompress.evaluate.settings import LatencySettings
 from autocompress.graph.layers import LayerGraph
-from autocompress.jobs import Candidate, Job, hash_json
+from autocompress.jobs import Candidate, Job, Stage, hash_json
 from autocompress.search.entries import read_job
-from autocompress.search.forecast import make_course
+from autocompress.search.forecast import TABLE, make_course, recall_table
 from autocompress.search.ledger import Ledger, read_records
 from autocompress.search.records import Record
+from autocompress.search.requests import hash_evaluation
 from autocompress.search.rounds import Course
 from autocompress.search.sight import find_offset
 from autocompress.search.spec import Settings, find_run_dir, make_spec
 from autocompress.search.storage import find_file, normalize_storage, strip_password
 from autocompress.search.study import open_study, read_spec
 from autocompress.search.warm import Source, Stock, Stored
-from autocompress.settings import flatten_settings
+from autocompress.settings import flatten_settings, parse_settings
 from autocompress.store.places import fix_place
 from autocompress.store.run_folder import RunFolder
 
 VERSION = 1
 EVALUATION = ("task.", "evaluate.")  # What the keys of results follow from.
+LATENCY = "evaluate.latency"  # May differ.
 
 
 def find_source(text: str, settings: Settings) -> Source:
@@ -92,7 +95,7 @@ def settle_source(
     source: Source | None,
     folder: RunFolder,
     settings: Settings,
-    evaluation: str,
+    dense_key: str,
 ) -> Stock | None:
     """Return what ``study`` takes from its source; copied now when the study is new.
 
@@ -101,7 +104,7 @@ def settle_source(
         source: Where it starts from; None to go on as it was begun.
         folder: Its run folder.
         settings: Its settings.
-        evaluation: Hash of its task and of how it is evaluated.
+        dense_key: Key of its dense model.
 
     Raises:
         StudyError: It was begun in another way, or the source evaluates something else.
@@ -117,7 +120,7 @@ def settle_source(
                 f"study {study.study_name!r} was begun without {source.name!r}: start a new one "
                 "from it, under another name"
             )
-        record = take_snapshot(source, settings, evaluation)
+        record = take_snapshot(source, settings, dense_key)
         begun = {"study": source.describe(), "record": hash_json(record)}
         folder.write_json(begun["record"], record)
         study.set_user_attr("source", begun)
@@ -159,16 +162,18 @@ def settle_course(
     ledger.describe_study({"way": way, "utc_offset_s": find_offset(datetime.now(UTC))})
     if stock is None or "start" in ledger.study.user_attrs:
         return course
-    start = stock.choose_start(settings, graph, course, has)
+    table = recall_table(ledger.study.user_attrs)
+    start = stock.choose_start(settings, graph, course, has, table)
     ledger.describe_study({"start": asdict(start)})
     return replace(course, base=start.base, start=start.progress)
 
 
-def take_snapshot(source: Source, settings: Settings, evaluation: str) -> dict[str, Any]:
+def take_snapshot(source: Source, settings: Settings, dense_key: str) -> dict[str, Any]:
     """Return all successful evaluations of ``source`` as plain values.
 
     The seed of the studies may differ: what was evaluated with another seed is a starting
-    point, while it answers no question of the new study.
+    point, while it answers no question of the new study. So may how latency is measured: what
+    does not follow from that is taken.
 
     Raises:
         StudyError: Its task or how it evaluates differ from those of the new study.
@@ -176,8 +181,13 @@ def take_snapshot(source: Source, settings: Settings, evaluation: str) -> dict[s
     study = open_study(source.name, source.storage)
     trials = study.get_trials(deepcopy=False)
     attrs = {one.number: one.user_attrs for one in trials if "key" in one.user_attrs}
-    if any(read_job(one).key(evaluation) != one["key"] for one in attrs.values()):
+    theirs = _hash_stages(_measure_as(settings, study), dense_key)
+    jobs = {number: read_job(one) for number, one in attrs.items()}
+    if any(
+        jobs[number].key(theirs[jobs[number].stage]) != attrs[number]["key"] for number in attrs
+    ):
         raise StudyError(_describe_difference(source, study, settings))
+    is_alike = theirs["fast"] == hash_evaluation(settings, dense_key)
     stored = [
         {
             **asdict(one),
@@ -186,10 +196,15 @@ def take_snapshot(source: Source, settings: Settings, evaluation: str) -> dict[s
             "seed": attrs[one.number]["seed"],
         }
         for one in read_records(study)
-        if math.isfinite(one.energy)
+        if math.isfinite(one.energy) and (is_alike or one.stage != "fast")
     ]
     kept = replace(source, storage=strip_password(source.storage))
-    return {"version": VERSION, "source": asdict(kept), "stored": stored}
+    record = {"version": VERSION, "source": asdict(kept), "stored": stored}
+    if TABLE in study.user_attrs and theirs["full"] == hash_evaluation(
+        settings, dense_key, "full"
+    ):
+        record[TABLE] = study.user_attrs[TABLE]
+    return record
 
 
 def open_snapshot(record: Mapping[str, Any], folder: RunFolder) -> Stock:
@@ -207,13 +222,25 @@ def open_snapshot(record: Mapping[str, Any], folder: RunFolder) -> Stock:
             seed=seed,
         )
         stored.append(Stored(job=job, record=decided))
-    return Stock(Source(**record["source"]), tuple(stored), folder)
+    return Stock(Source(**record["source"]), tuple(stored), folder, recall_table(record))
+
+
+def _measure_as(settings: Settings, study: optuna.Study) -> Settings:
+    """Return ``settings`` with latency measured as in another study."""
+    there = read_spec(study).get("evaluate", {}).get("latency")
+    latency = None if there is None else parse_settings(LatencySettings, there)
+    return replace(settings, evaluate=replace(settings.evaluate, latency=latency))
+
+
+def _hash_stages(settings: Settings, dense_key: str) -> dict[Stage, str]:
+    return {stage: hash_evaluation(settings, dense_key, stage) for stage in get_args(Stage)}
 
 
 def _describe_difference(source: Source, study: optuna.Study, settings: Settings) -> str:
     """Return why the evaluations of a source are none of the new study's."""
     theirs, ours = flatten_settings(read_spec(study)), flatten_settings(make_spec(settings))
-    keys = sorted(key for key in theirs.keys() | ours.keys() if key.startswith(EVALUATION))
+    given = theirs.keys() | ours.keys()
+    keys = sorted(key for key in given if key.startswith(EVALUATION) and LATENCY not in key)
     changes = [
         f"{key} is {theirs.get(key, 'absent')!r} there but {ours.get(key, 'absent')!r} here"
         for key in keys

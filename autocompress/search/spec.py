@@ -8,7 +8,7 @@ from typing import Any
 import optuna
 
 from autocompress.errors import SettingError
-from autocompress.evaluate.settings import EvaluateSettings
+from autocompress.evaluate.settings import EvaluateSettings, LatencySettings
 from autocompress.evaluate.task import TaskSettings
 from autocompress.execute.settings import ExecuteSettings
 from autocompress.search.budget import Budget
@@ -65,6 +65,8 @@ class Settings:
 def resolve_settings(settings: Settings) -> Settings:
     """Return ``settings`` with its places filled in and its search-space file read.
 
+    How latency is measured is said exactly where it is asked for.
+
     Raises:
         SettingError: The search-space file is missing or wrong, or a place is.
     """
@@ -76,7 +78,14 @@ def resolve_settings(settings: Settings) -> Settings:
         )
     storage = settings.storage or f"sqlite:///{run_dir}/study.db"
     space = resolve_space(settings.space)
-    return replace(settings, run_dir=run_dir, storage=storage, space=space)
+    latency = (settings.evaluate.latency or LatencySettings()) if uses_latency(settings) else None
+    evaluate = replace(settings.evaluate, latency=latency)
+    return replace(settings, run_dir=run_dir, storage=storage, space=space, evaluate=evaluate)
+
+
+def uses_latency(settings: Settings) -> bool:
+    """Return whether a search asks for latency, and so for a table of it."""
+    return settings.budget.uses_latency or "latency" in settings.search.resources
 
 
 def check_lasting(settings: Settings) -> None:

@@ -9,15 +9,17 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from autocompress.graph.layers import LayerGraph
 from autocompress.jobs import Candidate, Job, Outcome
+from autocompress.masks.latency import LatencyTable
 from autocompress.search.bounds import Bounds, make_bounds
 from autocompress.search.counts import read_counts
 from autocompress.search.records import Record
 from autocompress.search.rounds import Course, holds_metric, is_too_bad
+from autocompress.search.site import count_dense
 from autocompress.search.spec import Settings
 from autocompress.search.storage import strip_password
 from autocompress.store.run_folder import RunFolder, open_folder
@@ -80,11 +82,19 @@ class Stock:
     Attributes:
         source: Where it comes from.
         stored: Its evaluations, in the order of their decisions.
+        table: Its latency table, if it has one that was measured as this study wants.
     """
 
-    def __init__(self, source: Source, stored: tuple[Stored, ...], folder: RunFolder) -> None:
+    def __init__(
+        self,
+        source: Source,
+        stored: tuple[Stored, ...],
+        folder: RunFolder,
+        table: LatencyTable | None = None,
+    ) -> None:
         self.source = source
         self.stored = stored
+        self.table = table
         self._folder = folder
         self._results = {one.record.key: one.record for one in reversed(stored)}
 
@@ -120,7 +130,7 @@ class Stock:
             if one.job.stage != "fast" or one.job.base != base:
                 continue
             if fits_space(bounds, one.job.candidate):
-                cost = asdict(bounds.model.count_candidate(one.job.candidate))
+                cost = bounds.model.count_candidate(one.job.candidate).list_known()
                 if all(cost[name] <= limit for name, limit in limits.items()):
                     fits.setdefault(one.job.candidate.key(), one)
         return list(fits.values())
@@ -143,7 +153,12 @@ class Stock:
         return tuple(fits.values())[:MOST_HINTS]
 
     def choose_start(
-        self, settings: Settings, graph: LayerGraph, course: Course, has: Callable[[str], bool]
+        self,
+        settings: Settings,
+        graph: LayerGraph,
+        course: Course,
+        has: Callable[[str], bool],
+        table: LatencyTable | None = None,
     ) -> Start:
         """Return the model of the source that is nearest to the budget, else the dense one.
 
@@ -155,8 +170,9 @@ class Stock:
             graph: The dense model.
             course: The way to its budget.
             has: Says whether a model is in the run folder.
+            table: Predicts latency, where that is asked for.
         """
-        bounds = make_bounds(settings.space, graph, graph, FULL)
+        bounds = make_bounds(settings.space, graph, graph, FULL, table)
         best = Start()
         for one in self.stored:
             record, candidate = one.record, one.job.candidate
@@ -164,7 +180,7 @@ class Stock:
                 continue
             if not reaches_space(bounds, candidate):
                 continue
-            cost = asdict(bounds.model.count_candidate(candidate))
+            cost = bounds.model.count_candidate(candidate).list_known()
             progress = measure_progress(settings, bounds, course, cost)
             if progress <= best.progress:
                 continue
@@ -234,12 +250,14 @@ def measure_progress(
     which any resource, limited or not, fell by more than the budget asks of the most demanding
     one: it gave up what it need not.
     """
-    dense = bounds.model.count_candidate(FULL)
-    limits, costs = settings.budget.limits(dense), asdict(dense)
+    dense = count_dense(bounds.graph, bounds.model.table)
+    limits, costs = settings.budget.limits(dense), dense.list_known()
     least = settings.budget.minimize
     wanted = {*limits} | ({least} if least else set())
     # Coded bytes fall by other means than the rest does: they count where they are asked for.
-    given = {*costs} - {"coded_bytes"} | wanted
+    given = {*costs} - {"coded_bytes", "latency"} | wanted
+    if "latency" in wanted:
+        given = wanted  # Time falls by less than what is counted does, and layer by layer.
     if max(costs[name] / cost[name] for name in given) > course.reduction * SLACK:
         return 0.0
     far = []

@@ -8,7 +8,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -150,7 +150,7 @@ def make_fast(
     groups = len(bounds.graph.groups)
     counts = round_counts(bounds, Logits(place[:groups], place[groups:]), 0.0)
     candidate = name_counts(bounds, counts)
-    costs = {name: float(value) for name, value in asdict(count_cost(bounds, counts)).items()}
+    costs = {name: float(value) for name, value in count_cost(bounds, counts).list_known().items()}
     excess = measure_excess(costs, limits)
     metrics = {**costs, "val_loss": energy, "val_metric": float(np.exp(-energy)), "seconds": 1.0}
     verdict = {

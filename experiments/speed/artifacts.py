@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 import autocompress
-from autocompress.evaluate.speed import measure_speedup
+from autocompress.deploy.measure import compare_times, measure_models
 from autocompress.zoo.make import ModelSettings, make_model
 
 FOLDERS = sorted(Path("experiments/lenet5_mnist/artifacts").glob("seed-*"))
@@ -20,10 +20,11 @@ def main() -> None:
     print("|---|" + "---|" * len(sizes))
     for folder in FOLDERS:
         model = autocompress.load(folder)
-        ratios = [
-            measure_speedup(dense, model, torch.randn(size, 1, 28, 28), turns=101)
-            for size in sizes
-        ]
+        ratios = []
+        for size in sizes:
+            inputs = torch.randn(size, 1, 28, 28)
+            times = measure_models({"dense": dense, "model": model}, inputs, turns=101)
+            ratios.append(compare_times(times["dense"], times["model"]).factor)
         print(f"| {folder.name} | " + " | ".join(f"{ratio:.2f}x" for ratio in ratios) + " |")
 
 

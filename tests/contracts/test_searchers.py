@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from statistics import fmean
 
 import numpy as np
@@ -105,8 +105,8 @@ def run_search(
     return records
 
 
-def _count(candidate: Candidate) -> dict[str, int]:
-    return asdict(COSTS.count_candidate(candidate))
+def _count(candidate: Candidate) -> dict[str, float]:
+    return COSTS.count_candidate(candidate).list_known()
 
 
 def test_all_searchers_of_the_settings_can_be_made() -> None:

@@ -1,5 +1,3 @@
-from dataclasses import asdict
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,7 +57,7 @@ SMALLEST = Cost(weights=10, params=12, macs=400, bytes=50, coded_bytes=50)
 def test_limits_of_all_resources_hold_at_once_and_only_fall(
     wanted: dict[str, float], one: float, other: float
 ) -> None:
-    budget, costs = parse_settings(Budget, wanted), asdict(DENSE)
+    budget, costs = parse_settings(Budget, wanted), DENSE.list_known()
 
     final = budget.limits(DENSE)
     early, late = (budget.limits(DENSE, progress) for progress in sorted((one, other)))
@@ -84,7 +82,7 @@ def test_what_is_minimised_ends_at_the_smallest_model(
     resource: str, caps: dict[str, float], progress: float
 ) -> None:
     budget = parse_settings(Budget, {**caps, "minimize": resource, "worst_metric": 0.9})
-    costs, least = asdict(DENSE), asdict(SMALLEST)
+    costs, least = DENSE.list_known(), SMALLEST.list_known()
 
     final = budget.limits(DENSE, 1.0, SMALLEST)
     now = budget.limits(DENSE, progress, SMALLEST)

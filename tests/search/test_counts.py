@@ -1,5 +1,4 @@
 import time
-from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -45,7 +44,7 @@ def test_candidates_use_the_budgets_up_and_never_exceed_them(
 
     counts = make_counts(BOUNDS, draw_logits(BOUNDS, seed), limits)
 
-    cost = asdict(count_cost(BOUNDS, counts))
+    cost = count_cost(BOUNDS, counts).list_known()
     assert all(cost[name] <= limit for name, limit in limits.items())
     assert (counts.keeps >= 1).all()
     assert (counts.columns >= 1).all()
@@ -57,7 +56,7 @@ def test_candidates_use_the_budgets_up_and_never_exceed_them(
             opened = np.where(
                 counts.columns == BOUNDS.model.count_open(counts.keeps), left, counts.columns
             )
-            grown = asdict(BOUNDS.model.count(more, opened))
+            grown = BOUNDS.model.count(more, opened).list_known()
             # One more filter, with the columns it opens in layers that have them all.
             assert any(grown[name] > limit * 0.99 for name, limit in limits.items())
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +98,9 @@ def run_search(searcher: Searcher, evaluations: int) -> list[Record]:
                 energy=score(proposal.candidate),
                 metrics={
                     name: float(cost)
-                    for name, cost in asdict(COSTS.count_candidate(proposal.candidate)).items()
+                    for name, cost in COSTS.count_candidate(proposal.candidate)
+                    .list_known()
+                    .items()
                 },
             )
         )

@@ -1,6 +1,6 @@
 """Searches over weight densities and bit widths under a budget of coded bytes."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,7 @@ def test_rounds_shrink_the_weights_of_their_bases_and_choose_bits_anew(tmp_path:
     assert len(pruned) >= 2
     for before, after in pairwise(pruned):
         assert all(count <= before.weights[name] for name, count in after.weights.items())
-    coded = [asdict(dense.count_candidate(one))["coded_bytes"] for one in pruned]
+    coded = [dense.count_candidate(one).list_known()["coded_bytes"] for one in pruned]
     assert coded == sorted(coded, reverse=True)
     tried = [one.candidate.bits.values() for one in records if one.stage == "fast"]
     assert {width for widths in tried for width in widths} == {2, 4, 8}

@@ -1,7 +1,6 @@
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -216,7 +215,7 @@ def test_sizes_are_traded_against_the_energy(kind: type[TpeSearch] | type[Nsga2S
 
     for index in range(60):
         candidate = searcher.propose(index, set()).candidate
-        weights.append(asdict(costs.count_candidate(candidate))["weights"])
+        weights.append(costs.count_candidate(candidate).list_known()["weights"])
         searcher.decide(make_record(index, candidate, 1e4 / weights[-1]))
 
     # Every size is on the front, so a search that sees both objectives gives none of them up.

@@ -1,0 +1,120 @@
+"""Measure latency on the device of this process: a table of the dense model, and single models.
+
+A model is measured as ``deploy.optimize`` makes it run, in turns with the dense one made fast in
+the same way: what comes out is a share of the dense model's time, in which drift cancels.
+"""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from autocompress.deploy.measure import Speedup, compare_times, measure_models, pin_threads
+from autocompress.deploy.survey import SurveySettings, survey_latency
+from autocompress.errors import ArtifactError, SettingError
+from autocompress.evaluate.base import Base
+from autocompress.evaluate.settings import LatencySettings
+from autocompress.jobs import hash_json
+from autocompress.masks.latency import LatencyTable, Machine
+from autocompress.store.run_folder import RunFolder
+
+TABLE_FILE = "latency.json"
+
+
+class Bench(Protocol):
+    """Measures one dense model and what becomes of it."""
+
+    def survey(self, seed: int) -> LatencyTable:
+        """Return the latency table of the dense model.
+
+        Args:
+            seed: Of random shapes that it is fitted to.
+        """
+        ...
+
+    def compare(self, model: nn.Module) -> Speedup:
+        """Return the time of ``model`` as a share of the dense model's, with quartiles."""
+        ...
+
+
+class DeviceBench:
+    """Measures on the device of the dense model."""
+
+    def __init__(self, dense: Base, example: Tensor, settings: LatencySettings) -> None:
+        """Measure nothing yet.
+
+        Args:
+            dense: The dense model.
+            example: One input on its device, shape (1, ...).
+            settings: How to measure.
+        """
+        self._base = dense
+        self._settings = settings
+        shape = (settings.batch, *example.shape[1:])
+        drawn = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        self._inputs = drawn.to(example)
+
+    def survey(self, seed: int) -> LatencyTable:
+        """Return the latency table of the dense model."""
+        own = self._settings
+        settings = SurveySettings(
+            batch=own.batch, threads=own.threads, align=own.align, turns=own.turns, seed=seed
+        )
+        model = self._base.model.eval()
+        return survey_latency(model, self._base.graph, self._inputs, settings)
+
+    def compare(self, model: nn.Module) -> Speedup:
+        """Return the time of ``model`` as a share of the dense model's, with quartiles."""
+        with pin_threads(self._settings.threads):
+            models = {"model": self._optimize(model), "dense": self._dense}
+            times = measure_models(models, self._inputs, turns=self._settings.turns)
+        return compare_times(times["model"], times["dense"])
+
+    @cached_property
+    def _dense(self) -> nn.Module:
+        return self._optimize(self._base.model)
+
+    def _optimize(self, model: nn.Module) -> nn.Module:
+        return model.eval()
+
+
+def list_shares(share: Speedup) -> dict[str, float]:
+    """Return a share of the dense model's latency as metrics."""
+    return {
+        "latency_share": share.factor,
+        "latency_share_low": share.low,
+        "latency_share_high": share.high,
+    }
+
+
+def fits_device(machine: Machine, device: torch.device) -> bool:
+    """Return whether times measured on ``machine`` hold on a device of this process."""
+    return machine.device == device.type and machine.torch == torch.__version__
+
+
+def write_table(folder: RunFolder, table: LatencyTable) -> str:
+    """Store ``table`` and return its key, which follows from what it says."""
+    record = table.to_json()
+    key, text = hash_json(record), json.dumps(record, sort_keys=True)
+
+    def fill(path: Path) -> None:
+        (path / TABLE_FILE).write_text(text, encoding="utf-8")
+
+    folder.write(key, fill)
+    return key
+
+
+def read_table(folder: RunFolder, key: str) -> LatencyTable:
+    """Return a stored table.
+
+    Raises:
+        ArtifactError: It is missing or damaged.
+    """
+    path = folder.path(key) / TABLE_FILE
+    try:
+        return LatencyTable.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, SettingError) as error:
+        raise ArtifactError(f"{path}: no latency table can be read: {error}") from error
