@@ -253,6 +253,11 @@ REFUSED: dict[str, Net] = {
         a=conv(3, 1),
         b=conv(1, 2),
     ),
+    "a maximum over channels": Net(
+        lambda n, x: n.b((n.a(x) + 9).amax(1, keepdim=True)).mean((2, 3)),
+        a=conv(3, 4),
+        b=conv(1, 2),
+    ),
     "a division by zero": Net(
         lambda n, x: n.b(1 / n.a(x)).mean((2, 3)), a=conv(3, 1), b=conv(1, 2)
     ),
