@@ -78,7 +78,7 @@ def measure(forms: dict[str, nn.Module], args: argparse.Namespace) -> Iterator[d
                     "threads": args.threads,
                     "macs": macs[name] / macs["dense"],
                     "median_ms": 1000 * timing.median_s,
-                    "time": ratio.factor,
+                    "time": share.factor,
                     "low": share.low,
                     "high": share.high,
                 }
