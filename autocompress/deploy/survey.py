@@ -121,7 +121,7 @@ def survey_models(
         models = _time_models(model, graph, surveyor)
         unit = bench.unit_us
         table = LatencyTable(
-            machine=_describe(inputs, layout),
+            machine=describe_machine(inputs, layout),
             align=settings.align,
             shapes=tuple(_scale(one, unit) for one in grids),
             layers={name: kinds.index(probe) for name, probe in probes.items()},
@@ -263,7 +263,13 @@ def _scale(times: LayerTimes, unit: float) -> LayerTimes:
     return replace(times, dense=times.dense.scaled(unit), column=column)
 
 
-def _describe(inputs: Tensor, layout: Layout) -> Machine:
+def describe_machine(inputs: Tensor, layout: str) -> Machine:
+    """Return where and how a pass of ``inputs`` would be measured now.
+
+    Args:
+        inputs: One batch.
+        layout: Memory format of the maps.
+    """
     device = inputs.device
     is_cuda = device.type == "cuda"
     return Machine(

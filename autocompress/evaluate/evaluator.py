@@ -16,7 +16,6 @@ from autocompress.evaluate.full import Finished, evaluate_full, evaluate_round
 from autocompress.evaluate.latency import (
     Bench,
     DeviceBench,
-    fits_device,
     list_shares,
     read_table,
     write_table,
@@ -179,7 +178,7 @@ class Evaluator:
 
     def fits_here(self, machine: Machine) -> bool:
         """Return whether times measured there hold on the device of this process."""
-        return fits_device(machine, self.task.device)
+        return self._bench.fits(machine)
 
     @cached_property
     def _bench(self) -> Bench:

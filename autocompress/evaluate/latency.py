@@ -4,7 +4,9 @@ A model is measured as ``deploy.optimize`` makes it run, in turns with the dense
 the same way: what comes out is a share of the dense model's time, in which drift cancels.
 """
 
+import copy
 import json
+import logging
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -12,15 +14,18 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from autocompress.deploy.choose import FormCache
 from autocompress.deploy.measure import Speedup, compare_times, measure_models, pin_threads
-from autocompress.deploy.survey import SurveySettings, survey_latency
-from autocompress.errors import ArtifactError, SettingError
+from autocompress.deploy.optimize import optimize
+from autocompress.deploy.survey import SurveySettings, describe_machine, survey_latency
+from autocompress.errors import ArtifactError, GraphError, SettingError
 from autocompress.evaluate.base import Base
 from autocompress.evaluate.settings import LatencySettings
 from autocompress.jobs import hash_json
 from autocompress.masks.latency import LatencyTable, Machine
 from autocompress.store.run_folder import RunFolder
 
+logger = logging.getLogger(__name__)
 TABLE_FILE = "latency.json"
 
 
@@ -37,6 +42,10 @@ class Bench(Protocol):
 
     def compare(self, model: nn.Module) -> Speedup:
         """Return the time of ``model`` as a share of the dense model's, with quartiles."""
+        ...
+
+    def fits(self, machine: Machine) -> bool:
+        """Return whether times measured on ``machine`` hold here."""
         ...
 
 
@@ -56,6 +65,7 @@ class DeviceBench:
         shape = (settings.batch, *example.shape[1:])
         drawn = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         self._inputs = drawn.to(example)
+        self._cache = FormCache()
 
     def survey(self, seed: int) -> LatencyTable:
         """Return the latency table of the dense model."""
@@ -73,12 +83,22 @@ class DeviceBench:
             times = measure_models(models, self._inputs, turns=self._settings.turns)
         return compare_times(times["model"], times["dense"])
 
+    def fits(self, machine: Machine) -> bool:
+        """Return whether times measured on ``machine`` hold here."""
+        with pin_threads(self._settings.threads):
+            return describe_machine(self._inputs, machine.layout) == machine
+
     @cached_property
     def _dense(self) -> nn.Module:
         return self._optimize(self._base.model)
 
     def _optimize(self, model: nn.Module) -> nn.Module:
-        return model.eval()
+        device = str(self._inputs.device)
+        try:
+            return optimize(model, self._inputs, target=device, cache=self._cache)
+        except GraphError as error:  # It runs as it is; that is no reason to lose it.
+            logger.warning("a model is measured as it is: %s", error)
+            return copy.deepcopy(model).eval()
 
 
 def list_shares(share: Speedup) -> dict[str, float]:
@@ -88,11 +108,6 @@ def list_shares(share: Speedup) -> dict[str, float]:
         "latency_share_low": share.low,
         "latency_share_high": share.high,
     }
-
-
-def fits_device(machine: Machine, device: torch.device) -> bool:
-    """Return whether times measured on ``machine`` hold on a device of this process."""
-    return machine.device == device.type and machine.torch == torch.__version__
 
 
 def write_table(folder: RunFolder, table: LatencyTable) -> str:

@@ -115,7 +115,7 @@ class LatencySettings:
     Attributes:
         batch: Samples of one pass.
         threads: PyTorch threads inside an operation; 0 leaves them as they are.
-        turns: Passes of each model, in turns with the dense one; the median counts.
+        turns: Passes of each layer and model, in turns with others; the median counts.
         align: Widths are executed in multiples of this, filled up with zero filters.
         measure: ``finished`` measures models at the end of rounds and finished ones, and predicts
             the latency of candidates from a table; ``all`` also builds and measures every
@@ -124,7 +124,7 @@ class LatencySettings:
 
     batch: int = 1
     threads: int = 1
-    turns: int = 15
+    turns: int = 11
     align: int = 8
     measure: Literal["finished", "all"] = "finished"
 
