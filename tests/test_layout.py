@@ -42,6 +42,7 @@ ACROSS = {
     "test_single",  # Single weights in masks, costs and compaction.
     "test_fine",  # Weights and bits as dimensions.
     "test_fine_search",
+    "test_latency_counts",  # Latency as a resource.
     "test_hostile",  # Files that were tampered with.
 }
 

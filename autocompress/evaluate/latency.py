@@ -7,6 +7,7 @@ the same way: what comes out is a share of the dense model's time, in which drif
 import copy
 import json
 import logging
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from autocompress.deploy.choose import FormCache
 from autocompress.deploy.measure import Speedup, compare_times, measure_models, pin_threads
 from autocompress.deploy.optimize import optimize
+from autocompress.deploy.stopwatch import make_tools
 from autocompress.deploy.survey import SurveySettings, describe_machine, survey_latency
 from autocompress.errors import ArtifactError, GraphError, SettingError
 from autocompress.evaluate.base import Base
@@ -73,13 +75,14 @@ class DeviceBench:
         settings = SurveySettings(
             batch=own.batch, threads=own.threads, align=own.align, turns=own.turns, seed=seed
         )
-        model = self._base.model.eval()
-        return survey_latency(model, self._base.graph, self._inputs, settings)
+        # What is predicted and what is measured afterwards are made fast in the same way.
+        tools = replace(make_tools(), make_fast=self._optimize)
+        return survey_latency(self._base.model, self._base.graph, self._inputs, settings, tools)
 
     def compare(self, model: nn.Module) -> Speedup:
         """Return the time of ``model`` as a share of the dense model's, with quartiles."""
         with pin_threads(self._settings.threads):
-            models = {"model": self._optimize(model), "dense": self._dense}
+            models = {"model": self._optimize(model, self._inputs), "dense": self._dense}
             times = measure_models(models, self._inputs, turns=self._settings.turns)
         return compare_times(times["model"], times["dense"])
 
@@ -90,12 +93,11 @@ class DeviceBench:
 
     @cached_property
     def _dense(self) -> nn.Module:
-        return self._optimize(self._base.model)
+        return self._optimize(self._base.model, self._inputs)
 
-    def _optimize(self, model: nn.Module) -> nn.Module:
-        device = str(self._inputs.device)
+    def _optimize(self, model: nn.Module, example: Tensor) -> nn.Module:
         try:
-            return optimize(model, self._inputs, target=device, cache=self._cache)
+            return optimize(model, example, target=str(example.device), cache=self._cache)
         except GraphError as error:  # It runs as it is; that is no reason to lose it.
             logger.warning("a model is measured as it is: %s", error)
             return copy.deepcopy(model).eval()

@@ -107,7 +107,10 @@ def test_the_table_is_measured_once_and_belongs_to_the_study(tmp_path: Path) -> 
     assert LatencyTable.from_json(stored).to_json() == TABLE.to_json()
 
 
-@pytest.mark.parametrize("place", ["surveyed", "timed", "created", "evaluated"])
+@pytest.mark.parametrize(
+    "place",
+    ["timed", *(pytest.param(one, marks=pytest.mark.slow) for one in ("surveyed", "evaluated"))],
+)
 def test_a_stop_around_the_table_changes_nothing(
     tmp_path: Path, place: str, finished: Settings
 ) -> None:
@@ -159,7 +162,9 @@ def run_timed(folder: str, stop: int) -> None:
     search(make_timed(Path(folder)), checkpoint=checkpoint)
 
 
-@pytest.mark.parametrize("stop", [0, 1, 3, 12])
+@pytest.mark.parametrize(
+    "stop", [0, *(pytest.param(one, marks=pytest.mark.slow) for one in (1, 3, 12))]
+)
 def test_a_kill_changes_nothing(tmp_path: Path, stop: int, finished: Settings) -> None:
     process = SPAWN.Process(target=run_timed, args=(str(tmp_path), stop))
     process.start()
