@@ -31,6 +31,7 @@ LAYOUTS: Mapping[Layout, torch.memory_format] = {
     "contiguous": torch.contiguous_format,
     "channels_last": torch.channels_last,
 }
+ALIGN_SHAPES = 3  # Costliest shapes that say whether odd widths pay.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,8 @@ class SurveySettings:
     Attributes:
         batch: Samples of one pass.
         threads: PyTorch threads inside an operation; 0 leaves them as they are.
-        align: Widths are measured, and executed, in multiples of this.
+        align: Widths are measured in multiples of this; they are executed so as well if widths
+            between them turn out to take as long as the next multiple, see :func:`_find_align`.
         widths: Points of the ladder of widths, 2 or more.
         columns: Points of the ladder of kept columns, 2 or more.
         turns: Calls of each, 1 or more; the median counts.
@@ -118,11 +120,12 @@ def survey_models(
         bench = Bench(_make_reference(kinds, inputs, layout), settings.turns, tools.measure)
         surveyor = _Surveyor(inputs, layout, settings, tools, bench)
         grids = [surveyor.time_shape(probe) for probe in kinds]
-        models = _time_models(model, graph, surveyor)
+        align = _find_align(kinds, grids, surveyor)
+        models = _time_models(model, graph, surveyor, align)
         unit = bench.unit_us
         table = LatencyTable(
             machine=describe_machine(inputs, layout),
-            align=settings.align,
+            align=align,
             shapes=tuple(_scale(one, unit) for one in grids),
             layers={name: kinds.index(probe) for name, probe in probes.items()},
             fit=Fit(),
@@ -156,6 +159,16 @@ class _Surveyor:
             column = make_grid(rows, kept, self.bench.time(self._list_columns(probe, rows, kept)))
         times = make_grid(across, rows, dense)
         return LayerTimes(positions=probe.positions, dense=times, column=column)
+
+    def time_dense(self, layers: Sequence[tuple[Probe, int]]) -> dict[int, float]:
+        """Return the times of dense layers of one width, in passes of the reference."""
+
+        def make() -> Iterator[tuple[Hashable, Pass]]:
+            for place, (probe, width) in enumerate(layers):
+                layer = probe.make_layer(width, width, self.inputs)
+                yield from self._list_forms(place, layer, probe, width)
+
+        return self.bench.time(make())
 
     def _list_dense(
         self, probe: Probe, across: Sequence[int], rows: Sequence[int]
@@ -200,11 +213,40 @@ def make_grid(
     return Grid(first=tuple(first), second=tuple(second), micros=micros)
 
 
-def _time_models(model: nn.Module, graph: LayerGraph, surveyor: _Surveyor) -> list[MeasuredModel]:
+def _find_align(kinds: Sequence[Probe], grids: Sequence[LayerTimes], surveyor: _Surveyor) -> int:
+    """Return the multiple that widths are executed in: 1 where odd widths run in proportion.
+
+    The costliest shapes are timed at a width between two multiples, for which the table has the
+    time of the next multiple and what lies between: it is the nearer one for most of them.
+    """
+    align = surveyor.settings.align
+    wide = [
+        (probe, times)
+        for probe, times in zip(kinds, grids, strict=True)
+        if probe.groups == 1 and min(probe.channels, probe.filters) >= 2 * align
+    ][-ALIGN_SHAPES:]
+    if align == 1 or not wide:
+        return align
+    widths = [min(probe.channels, probe.filters) // (2 * align) * align for probe, _ in wide]
+    odd = [width + align // 2 - 1 for width in widths]
+    found = surveyor.time_dense([(probe, one) for (probe, _), one in zip(wide, odd, strict=True)])
+    votes = []
+    for place, (_, times) in enumerate(wide):
+        between, above = (
+            float(times.dense.spread(np.array([float(one)]), np.array([float(one)]))[0, 0])
+            for one in (odd[place], widths[place] + align)
+        )
+        votes.append(found[place] < (between + above) / 2)
+    return 1 if 2 * sum(votes) > len(votes) else align
+
+
+def _time_models(
+    model: nn.Module, graph: LayerGraph, surveyor: _Surveyor, align: int
+) -> list[MeasuredModel]:
     """Return the dense model and some in random shapes, timed in passes of the reference."""
     settings, tools, inputs = surveyor.settings, surveyor.tools, surveyor.inputs
     parts = settings.calibrate, settings.hold_out
-    masks = list(draw_masks(model, graph, settings.align, sum(parts), settings.seed))
+    masks = list(draw_masks(model, graph, align, sum(parts), settings.seed))
     dense = Pass(tools.make_fast(model, inputs), inputs)
     dense_units = surveyor.bench.time([("dense", dense)])["dense"]
 

@@ -55,6 +55,7 @@ class FalseMachine:
         per_element: Microseconds for each output within a model.
         fixed: Microseconds of a model.
         channels_last: By how much that layout is slower.
+        align: Convolutions take as long as in the next multiple of this, both ways.
     """
 
     drift: float = 1.0
@@ -62,6 +63,7 @@ class FalseMachine:
     per_element: float = 0.002
     fixed: float = 40.0
     channels_last: float = 1.5
+    align: int = 8
 
     def measure(self, calls: Mapping[str, Pass], turns: int) -> dict[str, Timing]:
         times = {name: self.time(call.module, call.inputs) for name, call in calls.items()}
@@ -100,6 +102,11 @@ class FalseMachine:
         rows, positions = self.outputs(layer, out)
         columns = layer.get_parameter("weight")[0].numel()
         if isinstance(layer, nn.Conv2d | nn.Linear):
+            channels = layer.get_parameter("weight").shape[1]
+            if channels > self.align:
+                columns = columns // channels * (channels + -channels % self.align)
+            if rows > self.align and isinstance(layer, nn.Conv2d):
+                rows += -rows % self.align
             return self.time_dense(columns, rows, positions)
         return 3 + 0.1 * columns + rows * positions * (0.02 + 0.003 * columns)
 
@@ -159,6 +166,19 @@ def test_other_models_take_what_is_predicted(
         measured = machine.time(compact_model(net, graph, masks), inputs)
         assert float(bound.predict(*counts)) == pytest.approx(measured, rel=1e-9)
     assert table.dense_us == pytest.approx(machine.time(net, inputs))
+
+
+@pytest.mark.parametrize("align", [1, 8])
+def test_odd_widths_are_priced_as_the_machine_runs_them(
+    net: nn.Module, graph: LayerGraph, align: int
+) -> None:
+    machine = FalseMachine(align=align)
+    table = survey_latency(net, graph, EXAMPLE, SETTINGS, make_fakes(machine))
+
+    assert table.align == align
+    widths = np.array([[19.0], [24.0]])
+    odd, above = table.predict(["second"], widths, widths, 9 * widths).tolist()
+    assert (odd == above) == (align == 8)
 
 
 def test_equal_layers_share_a_grid(table: LatencyTable) -> None:
