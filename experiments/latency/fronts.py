@@ -28,7 +28,7 @@ from autocompress.shrink.compact import compact_model
 from autocompress.store.run_folder import RunFolder
 from autocompress.train.objective import make_task_loss
 
-POINTS = 5
+POINTS = 4
 
 
 def main() -> None:
@@ -121,7 +121,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--runs", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--variants", nargs="+", default=["latency", "macs"])
-    parser.add_argument("--evaluations", type=int, default=40)
+    parser.add_argument("--evaluations", type=int, default=30)
     parser.add_argument("--epochs", type=float, default=1.0)
     parser.add_argument("--most", type=float, default=0.9, help="most of the resource")
     parser.add_argument("--set", dest="changes", action="append", default=[])
