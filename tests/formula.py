@@ -12,6 +12,7 @@ from autocompress.errors import EvaluationError
 from autocompress.jobs import Job, Outcome
 
 RUNS = "runs.txt"
+TABLE = "table"  # Artifact of a job that measures; tests know what it says.
 FULL = {"a": 12, "b": 24}
 WANTED = {"a": 0.6, "b": 0.3}
 WIDTHS = {"a": 27, "b": 108, "fc": 24}
@@ -25,6 +26,8 @@ def score_job(job: Job, *, scale: float = 1.0, drop: float = 0.0) -> Outcome:
         scale: Factor on the energy of fast jobs.
         drop: Factor on what pruning costs in the metric.
     """
+    if job.stage == "latency":
+        return Outcome(energy=1.0, metrics={"seconds": 0.5}, artifact=TABLE)
     kept = job.candidate
     loss = sum(abs(math.log(kept.filters[g] / FULL[g] / WANTED[g])) for g in WANTED)
     loss += sum(0.3 * (1 - kept.columns[name] / WIDTHS[name]) ** 2 for name in WIDTHS)

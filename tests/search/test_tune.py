@@ -17,13 +17,14 @@ from ray.tune.schedulers import ASHAScheduler
 
 from autocompress.errors import DataError, SettingError, SpecMismatchError, StudyError
 from autocompress.execute.settings import ExecuteSettings
+from autocompress.search.budget import Budget
 from autocompress.search.controller import (
     SearchResult,
     Wiring,
     hold_controller,
     run_search,
 )
-from autocompress.search.spec import Settings
+from autocompress.search.spec import Settings, resolve_settings
 from autocompress.search.study import open_study
 from autocompress.search.tune import (
     PerRound,
@@ -82,6 +83,22 @@ def test_a_batch_search_by_tune_is_that_of_one_process(tmp_path: Path) -> None:
     found = {key: energy for _, key, energy, _, _ in read_trajectory(tuned) if energy is not None}
     assert told == found
     assert grid.num_errors == sum(count_runs(tmp_path / "tuned").values()) - len(told)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_the_latency_table_is_measured_by_a_trial_before_all_others(tmp_path: Path) -> None:
+    plain = (make_tuned(tmp_path / name, batch=2) for name in ("alone", "tuned"))
+    alone, tuned = (resolve_settings(replace(one, budget=Budget(latency=0.5))) for one in plain)
+    search_alone(alone)
+
+    result, grid = run_tuned(tuned)
+
+    assert result.done
+    assert read_trajectory(tuned) == read_trajectory(alone)
+    assert not find_violations(tuned)
+    stages = [one.config["stage"] for one in grid]
+    assert (stages[0], stages.count("latency")) == ("latency", 1)
 
 
 @pytest.mark.slow
