@@ -239,13 +239,14 @@ def _list_column_makers(
     channels, box = find_support(layer)
     if len(channels) < layer.channels or box != (0, layer.kernel[0], 0, layer.kernel[1]):
         made["cropped"] = partial(make_crop, is_whole=False)
-    made["rows"] = partial(RowGatherConv2d, layer, inputs, is_channels_last=is_last)
+    make_rows = partial(RowGatherConv2d, layer, inputs, is_channels_last=is_last)
+    made["rows"] = make_rows
+    made["rows matmul"] = partial(make_rows, is_matmul=True)
     if _count_index(layer, inputs) > LARGEST_INDEX:
         return made
     make_flat = partial(FlatGatherConv2d, layer, inputs, is_channels_last=is_last)
     made["flat"] = make_flat
-    if not is_last:
-        made["flat matmul"] = partial(make_flat, is_matmul=True)
+    made["flat matmul"] = partial(make_flat, is_matmul=True)
     if any(layer.pad) and layer.padding_mode == "zeros":
         made["bare"] = partial(make_flat, is_bare=True)
     return made

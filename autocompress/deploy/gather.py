@@ -64,7 +64,8 @@ class RowGatherConv2d(nn.Module):
     those of the size it was made for find their index ready.
 
     Attributes:
-        weight: Shape (filters, kept, 1, 1); the columns may stand in another order.
+        weight: Shape (filters, kept, 1, 1), or (filters, kept) for a matrix product; the columns
+            stand by places of the kernel.
         bias: Shape (filters,), or None.
         columns: Shape (kept,), int32, in the order of the weight.
         index: Where one row of outputs reads, counted from where its window begins in the
@@ -75,18 +76,27 @@ class RowGatherConv2d(nn.Module):
     columns: Tensor
     index: Tensor
 
-    def __init__(self, layer: ColumnConv2d, inputs: Tensor, *, is_channels_last: bool) -> None:
+    def __init__(
+        self,
+        layer: ColumnConv2d,
+        inputs: Tensor,
+        *,
+        is_channels_last: bool,
+        is_matmul: bool = False,
+    ) -> None:
         """Make the form of ``layer``.
 
         Args:
             layer: Its bias is shared.
             inputs: Shape (samples, channels, height, width); only the shape matters.
             is_channels_last: Whether maps are read and returned in that layout.
+            is_matmul: Take a matrix product instead of a 1x1 convolution.
         """
         super().__init__()
         self.reach, self.is_channels_last = Reach.of(layer), is_channels_last
         columns, weight = sort_columns(layer)
-        self.weight = nn.Parameter(weight[:, :, None, None].contiguous(), requires_grad=False)
+        weight = weight if is_matmul else weight[:, :, None, None]
+        self.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
         self.bias = layer.bias
         self.register_buffer("columns", columns.to(torch.int32))
         left, right, top, bottom = self.reach.pad
@@ -166,7 +176,7 @@ class FlatGatherConv2d(nn.Module):
             inputs: Shape (samples, channels, height, width); only the shape matters.
             is_channels_last: Whether maps are read and returned in that layout.
             is_bare: Leave out the margins, which must be of zeros.
-            is_matmul: Take a matrix product instead of a 1x1 convolution; not for channels_last.
+            is_matmul: Take a matrix product instead of a 1x1 convolution.
         """
         super().__init__()
         self.reach, self.is_channels_last = Reach.of(layer), is_channels_last
@@ -276,10 +286,13 @@ def multiply_rows(gathered: Tensor, weight: Tensor, bias: Tensor | None) -> Tens
 
     Args:
         gathered: Shape (samples, height, width, kept).
-        weight: Shape (filters, kept, 1, 1).
+        weight: Shape (filters, kept, 1, 1), or (filters, kept) for a matrix product, which reads
+            a large weight once where a convolution orders it anew: better for few places.
         bias: Shape (filters,), or None.
     """
     samples, height, width, kept = gathered.shape
+    if weight.dim() == 2:
+        return functional.linear(gathered, weight, bias).permute(0, 3, 1, 2)
     if not gathered.numel():
         return functional.conv2d(gathered.permute(0, 3, 1, 2), weight, bias)
     # One image with all places: small maps of many samples take a quarter less time.

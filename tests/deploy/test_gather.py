@@ -46,7 +46,7 @@ def draw_case(draw: Draw) -> tuple[ColumnConv2d, Tensor, Tensor]:
         bias=draw(st.booleans()),
     )
     layer = make_layer(conv, draw(st.sampled_from([0.1, 0.5, 1.0])), seed)
-    reach = 1 + max(step * (side - 1) for step, side in zip(dilation, kernel, strict=True))
+    reach = 4 + max(step * (side - 1) for step, side in zip(dilation, kernel, strict=True))
     shapes = [
         (draw(st.integers(1, 3)), conv.in_channels, reach + draw(size), reach + draw(size))
         for _ in range(2)
@@ -70,11 +70,13 @@ def check(form: nn.Module, layer: ColumnConv2d, maps: Tensor, is_channels_last: 
 
 
 @settings(max_examples=60, deadline=None)
-@given(draw_case(), st.booleans())
-def test_rows_are_the_layer(case: tuple[ColumnConv2d, Tensor, Tensor], is_last: bool) -> None:
+@given(draw_case(), st.booleans(), st.booleans())
+def test_rows_are_the_layer(
+    case: tuple[ColumnConv2d, Tensor, Tensor], is_last: bool, is_matmul: bool
+) -> None:
     layer, usual, other = case
 
-    form = RowGatherConv2d(layer, usual, is_channels_last=is_last)
+    form = RowGatherConv2d(layer, usual, is_channels_last=is_last, is_matmul=is_matmul)
 
     check(form, layer, usual, is_last)
     check(form, layer, other, is_last)
@@ -94,14 +96,16 @@ def test_a_flat_gather_is_the_layer(
 
 
 @settings(max_examples=30, deadline=None)
-@given(draw_case())
-def test_a_matrix_product_is_the_layer(case: tuple[ColumnConv2d, Tensor, Tensor]) -> None:
+@given(draw_case(), st.booleans())
+def test_a_matrix_product_is_the_layer(
+    case: tuple[ColumnConv2d, Tensor, Tensor], is_last: bool
+) -> None:
     layer, usual, other = case
 
-    form = FlatGatherConv2d(layer, usual, is_channels_last=False, is_matmul=True)
+    form = FlatGatherConv2d(layer, usual, is_channels_last=is_last, is_matmul=True)
 
-    check(form, layer, usual, is_channels_last=False)
-    check(form, layer, other, is_channels_last=False)
+    check(form, layer, usual, is_last)
+    check(form, layer, other, is_last)
 
 
 @settings(max_examples=100, deadline=None)
