@@ -3,6 +3,10 @@
 Every shape is measured dense (oneDNN, NCHW and channels_last), as a 10-line prototype of pad,
 index_select and matmul, and in the form that we choose for either layout; all take turns. The
 speed-up is over the faster dense layout.
+
+Tensors of 8 MB and more can be slow for another reason: glibc gives their memory back after each
+call, and every page is mapped anew. What is measured then is that, for all alike. So run with
+MALLOC_TRIM_THRESHOLD_=1073741824 MALLOC_MMAP_THRESHOLD_=33554432 (the largest that is taken).
 """
 
 import argparse
