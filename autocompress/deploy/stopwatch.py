@@ -50,7 +50,7 @@ def time_passes(calls: Mapping[str, Pass], turns: int) -> Mapping[str, Timing]:
     """Return the times of ``calls``, see :func:`measure_together`."""
     device = next(iter(calls.values())).inputs.device
     with torch.inference_mode():
-        return measure_together(calls, turns=turns, device=device, clock=_choose_clock(device))
+        return measure_together(calls, turns=turns, device=device, clock=choose_clock(device))
 
 
 def make_tools() -> Tools:
@@ -60,7 +60,7 @@ def make_tools() -> Tools:
     def measure(
         models: Mapping[str, nn.Module], inputs: Tensor, *, turns: int
     ) -> dict[str, Timing]:
-        clock = _choose_clock(inputs.device)
+        clock = choose_clock(inputs.device)
         return measure_models(models, inputs, turns=min(turns, FORM_TURNS), clock=clock)
 
     def make_fast(model: nn.Module, example: Tensor) -> nn.Module:
@@ -79,7 +79,7 @@ def _list_forms(layer: nn.Module, inputs: Tensor) -> Mapping[str, nn.Module]:
     return list_forms(layer, inputs) if isinstance(layer, LAYER_TYPES) else {"plain": layer}
 
 
-def _choose_clock(device: torch.device) -> Clock:
+def choose_clock(device: torch.device) -> Clock:
     """Return the clock for ``device``: what one thread ran itself, as others may take its core."""
     is_alone = device.type == "cpu" and torch.get_num_threads() == 1
     return time.thread_time if is_alone else time.perf_counter

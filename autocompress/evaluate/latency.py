@@ -8,7 +8,7 @@ import copy
 import json
 import logging
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol
 
@@ -16,9 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from autocompress.deploy.choose import FormCache
-from autocompress.deploy.measure import Speedup, compare_times, measure_models, pin_threads
+from autocompress.deploy.measure import (
+    Speedup,
+    compare_times,
+    measure_models,
+    measure_together,
+    pin_threads,
+)
 from autocompress.deploy.optimize import optimize
-from autocompress.deploy.stopwatch import make_tools
+from autocompress.deploy.stopwatch import choose_clock, make_tools
 from autocompress.deploy.survey import SurveySettings, describe_machine, survey_latency
 from autocompress.errors import ArtifactError, GraphError, SettingError
 from autocompress.evaluate.base import Base
@@ -83,7 +89,8 @@ class DeviceBench:
         """Return the time of ``model`` as a share of the dense model's, with quartiles."""
         with pin_threads(self._settings.threads):
             models = {"model": self._optimize(model, self._inputs), "dense": self._dense}
-            times = measure_models(models, self._inputs, turns=self._settings.turns)
+            clock = choose_clock(self._inputs.device)
+            times = measure_models(models, self._inputs, turns=self._settings.turns, clock=clock)
         return compare_times(times["model"], times["dense"])
 
     def fits(self, machine: Machine) -> bool:
@@ -96,8 +103,10 @@ class DeviceBench:
         return self._optimize(self._base.model, self._inputs)
 
     def _optimize(self, model: nn.Module, example: Tensor) -> nn.Module:
+        target = str(example.device)
+        measure = partial(measure_together, clock=choose_clock(example.device))
         try:
-            return optimize(model, example, target=str(example.device), cache=self._cache)
+            return optimize(model, example, target=target, cache=self._cache, measure=measure)
         except GraphError as error:  # It runs as it is; that is no reason to lose it.
             logger.warning("a model is measured as it is: %s", error)
             return copy.deepcopy(model).eval()
