@@ -7,7 +7,6 @@ row that stands in OUT already is not measured again. ``collect.py`` makes the t
 import argparse
 import copy
 import json
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,9 +22,10 @@ from autocompress.deploy.fold import fold_norms
 from autocompress.deploy.measure import compare_times, measure_together, pin_threads
 from autocompress.deploy.optimize import optimize
 from autocompress.shrink.expand import expand_columns
-from autocompress.store.export import export_onnx
+from autocompress.store.export import make_onnx
 
 SHARES = (1 / 2, 1 / 4, 1 / 8, 1 / 16)
+SESSIONS: dict[nn.Module, bytes] = {}
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
@@ -65,7 +65,9 @@ def measure_row(
     dtype = getattr(torch, options.dtype)
     compact, reached = shrink_to(dense, kind, share)
     example = make_example(batch, options.seed).to(dtype)
-    compact, dense = compact.to(dtype), copy.deepcopy(dense).to(dtype)
+    compact = compact.to(dtype)
+    if dtype != torch.float32:
+        dense = copy.deepcopy(dense).to(dtype)
     fast = optimize(compact, example, cache=cache, compiled=options.compiled)
     calls = list_layouts("dense", dense, example)
     calls |= list_layouts("masked", fold_norms(expand_columns(compact), example), example)
@@ -73,6 +75,7 @@ def measure_row(
     calls["ours"] = lambda: fast(example)
     if options.onnx:
         calls["dense onnx"] = open_session(dense, example, options.threads)
+    if options.compact_onnx:
         calls["compact onnx"] = open_session(compact, example, options.threads)
     with torch.inference_mode():
         timings = measure_together(calls, turns=options.turns, warm_up=3)
@@ -112,11 +115,11 @@ def open_session(model: nn.Module, example: Tensor, threads: int) -> Callable[[]
     """Return a call of ``model`` in onnxruntime."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        export_onnx(copy.deepcopy(model), example, path)
-        content = path.read_bytes()
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    if model not in SESSIONS:
+        SESSIONS[model] = make_onnx(copy.deepcopy(model), example)[0]
+    session = onnxruntime.InferenceSession(
+        SESSIONS[model], options, providers=["CPUExecutionProvider"]
+    )
     feed = {session.get_inputs()[0].name: np.ascontiguousarray(example.numpy())}
     return lambda: session.run(None, feed)
 
@@ -150,7 +153,8 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--turns", type=int, default=21)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--onnx", action="store_true", help="also onnxruntime (float32 only)")
+    parser.add_argument("--onnx", action="store_true", help="also the dense model in onnxruntime")
+    parser.add_argument("--compact-onnx", action="store_true", help="and the compact one")
     parser.add_argument("--compiled", action="store_true", help="also torch.compile")
     return parser.parse_args()
 
