@@ -29,7 +29,10 @@ from autocompress.shrink.structure import replace_module_
 logger = logging.getLogger(__name__)
 
 GAIN = 1.03  # A form replaces the plain layer from this speed-up on; less is noise.
-SHORT_S = 1e-3  # Calls below this are measured more often: their medians are noisier.
+CLOSE = 3  # Forms that are measured again, so many times as often: the best are often close.
+AGAIN = 2
+AGAIN_SHORT = 9  # For calls below SHORT_S, whose medians are noisier.
+SHORT_S = 1e-3
 CACHE_FORMAT = "autocompress forms 1"
 
 
@@ -49,7 +52,8 @@ class FormChoice:
     Attributes:
         name: One of :func:`list_forms`.
         module: Computes what the layer does.
-        timings: Of all forms, measured together; empty where the choice was remembered.
+        timings: Of all forms, the best few as measured together last; empty where the choice was
+            remembered.
     """
 
     name: str
@@ -149,7 +153,7 @@ def choose_form(
         layer: On the device of ``inputs``.
         inputs: One batch of what the layer is called with.
         cache: Asked first, and told what was measured.
-        turns: Measured passes of each form; short ones take five times as many.
+        turns: Measured passes of each form; the best few take several times as many after that.
         measure: Measures the forms together.
     """
     key = FormKey.of(layer, inputs)
@@ -162,9 +166,11 @@ def choose_form(
     if len(forms) == 1:
         return FormChoice(name=PLAIN, module=layer, timings={})
     timings = measure(forms, inputs, turns=turns)
-    if timings[PLAIN].median_s < SHORT_S:
-        timings = measure(forms, inputs, turns=5 * turns)
-    name = pick_fastest(timings)
+    ranked = sorted(forms, key=lambda name: timings[name].median_s)
+    close = {name: forms[name] for name in {PLAIN: 0, **dict.fromkeys(ranked[:CLOSE])}}
+    more = AGAIN_SHORT if timings[PLAIN].median_s < SHORT_S else AGAIN
+    timings |= (last := measure(close, inputs, turns=more * turns))
+    name = pick_fastest(last)
     if cache is not None:
         cache.add(key, name)
     return FormChoice(name=name, module=forms[name], timings=timings)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from autocompress.deploy.choose import (
+    AGAIN,
+    AGAIN_SHORT,
     FormCache,
     FormKey,
     choose_form,
@@ -72,14 +74,31 @@ def test_a_gain_within_the_noise_is_none() -> None:
     assert pick_fastest(time(plain=1.0, rows=0.96, flat=0.95)) == "flat"
 
 
-def test_short_calls_are_measured_more_often() -> None:
+def test_the_best_few_are_measured_again_short_calls_more_often() -> None:
     slow, fast = Stopwatch("rows"), Stopwatch("rows", seconds=1e-4)
 
     choose_form(make_layer(), MAPS, measure=slow, turns=3)
     choose_form(make_layer(), MAPS, measure=fast, turns=3)
 
-    assert [turns for _, turns in slow.asked] == [3]
-    assert [turns for _, turns in fast.asked] == [3, 15]
+    assert [turns for _, turns in slow.asked] == [3, 3 * AGAIN]
+    assert [turns for _, turns in fast.asked] == [3, 3 * AGAIN_SHORT]
+
+
+def test_the_second_comparison_decides() -> None:
+    calls: list[set[str]] = []
+
+    def measure(
+        models: Mapping[str, nn.Module], inputs: Tensor, *, turns: int
+    ) -> dict[str, Timing]:
+        calls.append(set(models))
+        order = ["rows", "flat", "plain"] if len(calls) == 1 else ["flat", "rows", "plain"]
+        times = {name: 1.0 + order.index(name) for name in order}
+        return {name: Timing(seconds=(times.get(name, 9.0),)) for name in models}
+
+    choice = choose_form(make_layer(), MAPS, measure=measure)
+
+    assert choice.name == "flat"
+    assert calls[1] == {"plain", "rows", "flat"}
 
 
 def test_a_layer_of_the_same_kind_is_not_measured_again() -> None:
@@ -88,7 +107,7 @@ def test_a_layer_of_the_same_kind_is_not_measured_again() -> None:
     first = choose_form(make_layer(), MAPS, cache=cache, measure=watch)
     second = choose_form(make_layer(), MAPS, cache=cache, measure=watch)
 
-    assert len(watch.asked) == 1
+    assert len(watch.asked) == 2
     assert (first.name, second.name, second.timings) == ("rows", "rows", {})
     assert second.module is not first.module
 
@@ -122,7 +141,7 @@ def test_a_file_remembers_for_another_process(tmp_path: Path) -> None:
 
     assert len(read.names) == 2
     assert choose_form(make_layer(), MAPS, cache=read, measure=watch).name == "flat"
-    assert len(watch.asked) == 2
+    assert len(watch.asked) == 4
     assert [one.name for one in path.parent.iterdir()] == ["forms.json"]
 
 
@@ -159,7 +178,7 @@ def test_a_remembered_form_that_there_is_not_is_measured_anew() -> None:
     choice = choose_form(make_layer(), MAPS, cache=cache, measure=watch)
 
     assert choice.name == "rows"
-    assert len(watch.asked) == 1
+    assert len(watch.asked) == 2
 
 
 class Net(nn.Module):
@@ -197,7 +216,7 @@ def test_every_layer_of_a_model_gets_its_form(fastest: str) -> None:
     assert set(names) == {"first", "again", "last"}
     assert fastest in names.values()
     assert made.again is made.twice
-    assert [shape for shape, _ in watch.asked] == [(2, 3, 5, 5), (2, 4, 5, 5), (1, 4)]
+    assert [shape for shape, _ in watch.asked[::2]] == [(2, 3, 5, 5), (2, 4, 5, 5), (1, 4)]
     assert before == {name: type(module) for name, module in model.named_modules()}
     assert not any(module._forward_pre_hooks for module in made.modules())
     assert not made.training
