@@ -87,7 +87,11 @@ def test_the_best_few_are_measured_again_short_calls_more_often() -> None:
 def test_the_second_comparison_decides() -> None:
     calls: list[set[str]] = []
 
-    def measure(models: Mapping[str, nn.Module], _: Tensor, **__: int) -> dict[str, Timing]:
+    def measure(
+        models: Mapping[str, nn.Module], inputs: Tensor, *, turns: int
+    ) -> dict[str, Timing]:
+        assert len(inputs) == 2
+        assert turns > 0
         calls.append(set(models))
         order = ["rows", "flat", "plain"] if len(calls) == 1 else ["flat", "rows", "plain"]
         times = {name: 1.0 + order.index(name) for name in order}
