@@ -206,15 +206,27 @@ def choose_forms(
     made = copy.deepcopy(model).eval()
     names = {module: name for name, module in made.named_modules() if _is_layer(module)}
     choices: dict[nn.Module, FormChoice] = {}
-    handles: dict[nn.Module, Any] = {}
+    handles: dict[object, Any] = {}
+    running: set[nn.Module] = set()
 
     def choose(layer: nn.Module, args: tuple[Any, ...]) -> None:
         handles[layer].remove()  # The layer is called again by its own measurement.
         if isinstance(layer, LAYER_TYPES) and args and isinstance(args[0], Tensor):
             choices[layer] = choose_form(layer, args[0], cache=cache, measure=measure)
 
+    def follow(layer: nn.Module, args: tuple[Any, ...], _: object) -> object:
+        # What comes after is called with what the chosen form gives, its layout above all.
+        choice = choices.get(layer)
+        if choice is None or layer in running:  # A form may call its layer.
+            return None
+        running.add(layer)
+        output: object = choice.module(*args)
+        running.remove(layer)
+        return output
+
     for layer in names:
         handles[layer] = layer.register_forward_pre_hook(choose)
+        handles[layer, follow] = layer.register_forward_hook(follow)
     try:
         with torch.no_grad():
             made(example)

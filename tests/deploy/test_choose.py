@@ -225,6 +225,25 @@ def test_every_layer_of_a_model_gets_its_form(fastest: str) -> None:
 
 
 @torch.no_grad()
+def test_a_layer_is_measured_on_what_the_form_before_it_gives() -> None:
+    model = nn.Sequential(make_layer_of_own(), make_layer_of_own()).eval()
+    maps = torch.randn(2, 4, 5, 5).contiguous(memory_format=torch.channels_last)
+    seen: list[bool] = []
+
+    def measure(
+        models: Mapping[str, nn.Module], inputs: Tensor, *, turns: int
+    ) -> dict[str, Timing]:
+        seen.append(inputs.is_contiguous(memory_format=torch.channels_last))
+        return Stopwatch("flat")(models, inputs, turns=turns)
+
+    assert not model[0](maps).is_contiguous(memory_format=torch.channels_last)
+    choose_forms(model, maps, measure=measure)
+
+    assert seen
+    assert all(seen)
+
+
+@torch.no_grad()
 def test_a_model_may_be_one_layer() -> None:
     layer = make_layer()
 
