@@ -12,6 +12,7 @@ from statistics import mean, median, stdev
 from typing import Any
 
 Row = dict[str, Any]
+PROTOTYPE = "prototype_speedup"
 REFERENCE = (0.1, 1.0)  # Chance, and the latency of the dense model.
 
 
@@ -60,24 +61,33 @@ def compare_masked(row: Row) -> float:
 
 
 def show_layers(rows: Sequence[Row]) -> None:
-    """Print the speed-ups of column layers: ours, and the prototype's in brackets."""
-    groups: dict[tuple[int, int], list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[row["batch"], row["part"]].append(row)
-    shapes = list(dict.fromkeys(row["shape"] for row in rows))
+    """Print the speed-ups of column layers: ours, and the prototype's in brackets.
+
+    Each cell is the median over the seeds, the last line the median of each seed's over shapes.
+    """
+    cases = list(dict.fromkeys((row["batch"], row["part"]) for row in rows))
+    seeds = sorted({row["seed"] for row in rows})
     lines = []
-    for shape in shapes:
-        cells = [next(r for r in some if r["shape"] == shape) for some in groups.values()]
-        lines.append(
-            [shape, *(f"{r['speedup']:.1f} ({r['prototype_speedup']:.1f})" for r in cells)]
-        )
-    middle = [
-        f"**{median(r['speedup'] for r in some):.1f}** "
-        f"({median(r['prototype_speedup'] for r in some):.1f})"
-        for some in groups.values()
-    ]
-    head = ["shape", *(f"batch {batch}, 1/{part}" for batch, part in groups)]
-    show_table(head, [*lines, ["median", *middle]])
+    for shape in dict.fromkeys(row["shape"] for row in rows):
+        some = [row for row in rows if row["shape"] == shape]
+        cells = [[row for row in some if (row["batch"], row["part"]) == case] for case in cases]
+        pairs = [(pick_median(one, "speedup"), pick_median(one, PROTOTYPE)) for one in cells]
+        lines.append([shape, *(f"{ours:.2f} ({other:.2f})" for ours, other in pairs)])
+    last = []
+    for case in cases:
+        some = [row for row in rows if (row["batch"], row["part"]) == case]
+        by_seed = [
+            pick_median([row for row in some if row["seed"] == seed], "speedup") for seed in seeds
+        ]
+        spread = f"{min(by_seed):.2f} to {max(by_seed):.2f}"
+        last.append(f"**{median(by_seed):.2f}**, {spread} ({pick_median(some, PROTOTYPE):.2f})")
+    head = ["shape", *(f"batch {batch}, 1/{part}" for batch, part in cases)]
+    show_table(head, [*lines, ["median", *last]])
+
+
+def pick_median(rows: Sequence[Row], name: str) -> float:
+    """Return the median of a figure."""
+    return median(row[name] for row in rows)
 
 
 def show_equal(rows: Sequence[Row]) -> None:
