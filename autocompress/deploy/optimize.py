@@ -123,6 +123,7 @@ def optimize(
 
     Raises:
         GraphError: No way computes the same as the model within 1e-4 in float32.
+        ValueError: The model returns something else than a tensor.
     """
     device = torch.device(target)
     model = copy.deepcopy(model).to(device).eval()
@@ -130,6 +131,8 @@ def optimize(
     bench = _Bench(example, measure)
     with torch.inference_mode():
         wanted = model(example)
+    if not isinstance(wanted, Tensor):
+        raise ValueError(f"model: want one that returns a tensor, got {type(wanted).__name__}")
     ways = bench.pick_finalists(_list_ways(model, example))
     finals = {name: bench.choose_layers(way, cache) for name, way in ways.items()}
     finals |= {f"{name}, one form": way for name, way in ways.items() if finals[name].forms}

@@ -138,6 +138,15 @@ def test_a_model_that_changes_its_mind_is_refused() -> None:
         optimize(Drift(), torch.randn(2, 4), measure=favour("as stored"))
 
 
+def test_a_model_of_several_outputs_is_refused() -> None:
+    class Pair(nn.Module):
+        def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+            return rows, rows
+
+    with pytest.raises(ValueError, match="returns a tensor, got tuple"):
+        optimize(Pair(), torch.zeros(2, 3))
+
+
 def test_rows_have_one_layout() -> None:
     model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).eval()
     rows = torch.randn(3, 6)
