@@ -11,8 +11,11 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
+import numpy as np
+
 Row = dict[str, Any]
 PROTOTYPE = "prototype_speedup"
+LATENCIES = (0.7, 0.8)
 REFERENCE = (0.1, 1.0)  # Chance, and the latency of the dense model.
 
 
@@ -126,6 +129,18 @@ def show_fronts(rows: Sequence[Row]) -> None:
             ]
             lines.append([variant, name, *(f"{one:.4f}" for one in values), show_mean(values, 4)])
     show_table(["search by", "volume over", *(f"seed {one}" for one in seeds), "mean"], lines)
+    print()
+    lines = []
+    for variant in variants:
+        at = [[interpolate(groups[variant, seed], one) for seed in seeds] for one in LATENCIES]
+        lines.append([variant, *(show_mean([100 * one for one in some], 2) for some in at)])
+    show_table(["accuracy, %, at latency", *LATENCIES], lines)
+
+
+def interpolate(rows: Sequence[Row], latency: float) -> float:
+    """Return the accuracy at a latency, on straight lines between models; flat beyond them."""
+    points = sorted((row["latency"], row["val_accuracy"]) for row in rows)
+    return float(np.interp(latency, *zip(*points, strict=True)))
 
 
 def measure_volume(points: Iterable[tuple[float, float]]) -> float:
