@@ -170,8 +170,8 @@ class SubprocessPool:
             except OSError as error:
                 self._done.append((key, make_failure(f"cannot start a worker: {error}", 0.0)))
                 return
+        slot.run = self._time(key, job, ready=slot.worker.ready)  # Its time begins before it does.
         slot.worker.send({"key": key, "job": job.to_json()})
-        slot.run = self._time(key, job, ready=slot.worker.ready)
 
     def _time(self, key: str, job: Job, *, ready: bool) -> Run:
         """Return a run that begins now; the start of a worker has a limit of its own."""
