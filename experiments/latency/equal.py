@@ -11,6 +11,7 @@ latency for ours. A row that stands in OUT already is not run again.
 import argparse
 import copy
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -19,14 +20,17 @@ import optuna
 import torch
 from torch import nn
 
-import autocompress
 from autocompress.deploy.measure import compare_times, measure_together, pin_threads
 from autocompress.deploy.optimize import optimize
+from autocompress.evaluate.base import make_base
+from autocompress.evaluate.prune import prune_base, retrain_base_
 from autocompress.evaluate.task import Task, open_task, train_dense
 from autocompress.graph.trace import measure_macs
+from autocompress.jobs import Candidate
 from autocompress.search.controller import run_search
 from autocompress.search.spec import Settings
 from autocompress.settings import read_settings
+from autocompress.shrink.compact import compact_model
 from autocompress.store.run_folder import RunFolder
 from autocompress.train.loop import score_model, train_model_
 from autocompress.train.objective import make_task_loss
@@ -62,10 +66,10 @@ def main() -> None:
     task = open_task(settings.task)
     dense = train_dense(task, RunFolder(Path(settings.run_dir)))[0].eval()
     if options.arm == "ours":
-        result = run_search(settings)
-        best = result.finished[0]
-        model = autocompress.load(RunFolder(Path(settings.run_dir)).path(best.artifact))
-        predicted = best.metrics.get("predicted_latency", 0.0)
+        records = [one for one in run_search(settings).records if one.stage == "fast"]
+        best = min(records, key=lambda one: one.energy if one.energy == one.energy else math.inf)
+        model = tune(dense, best.candidate, task, settings)
+        predicted = best.metrics["latency"]
     else:
         model = finish(dense, task, settings, options)
         predicted = 0.0
@@ -84,6 +88,16 @@ def main() -> None:
     with options.out.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
     print(json.dumps(row), flush=True)
+
+
+def tune(dense: nn.Module, candidate: Candidate, task: Task, settings: Settings) -> nn.Module:
+    """Return a candidate's model, its largest filters fine-tuned."""
+    train = settings.evaluate.full.retrain
+    base = make_base(dense, task)
+    seed = settings.seed
+    tuned, _ = prune_base(base, candidate, task, settings.evaluate, train=train, seed=seed)
+    retrain_base_(tuned, task, train, loss=make_task_loss(task.loss), seed=seed + 1)
+    return compact_model(tuned.model, tuned.graph, tuned.masks).eval()
 
 
 def finish(
