@@ -5,7 +5,6 @@ import hashlib
 import json
 import logging
 import os
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ from autocompress.deploy.forms import (
     list_forms,
     list_makers,
 )
-from autocompress.deploy.measure import Timing, measure_models
+from autocompress.deploy.measure import Timing, measure_models, name_processor
 from autocompress.shrink.columns import ColumnConv2d, ColumnLinear
 from autocompress.shrink.structure import replace_module_
 
@@ -250,17 +249,7 @@ def _is_layer(module: nn.Module) -> bool:
 def _name_device(device: torch.device) -> str:
     if device.type == "cuda":
         return f"cuda {torch.cuda.get_device_name(device)}"
-    return f"{device.type} {_name_processor()} {torch.backends.cpu.get_cpu_capability()}"
-
-
-def _name_processor() -> str:
-    """Return the model of the processor; several of one capability differ in speed."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.machine()
+    return f"{device.type} {name_processor()} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _describe_layer(layer: Layer) -> str:

@@ -1,9 +1,11 @@
 """How long calls really take, side by side, on a machine that others use as well."""
 
+import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median, quantiles
 
 import torch
@@ -149,6 +151,19 @@ def pin_threads(count: int) -> Iterator[None]:
     finally:
         if count:
             torch.set_num_threads(before)
+
+
+def name_processor() -> str:
+    """Return the processor as Linux calls it, or its family elsewhere.
+
+    Several processors of one capability differ in speed.
+    """
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _time_call(call: Call, clock: Clock) -> float:

@@ -1,10 +1,8 @@
 """Build a latency table by measurement: each shape of layer alone, then whole models."""
 
 import copy
-import platform
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -17,7 +15,7 @@ from autocompress.deploy.calibrate import (
     draw_masks,
     read_widths,
 )
-from autocompress.deploy.measure import pin_threads
+from autocompress.deploy.measure import name_processor, pin_threads
 from autocompress.deploy.probe import Pass, Probe, find_probes
 from autocompress.deploy.stopwatch import Bench, Tools, make_tools
 from autocompress.errors import SettingError
@@ -316,20 +314,10 @@ def describe_machine(inputs: Tensor, layout: str) -> Machine:
     is_cuda = device.type == "cuda"
     return Machine(
         device=device.type,
-        name=torch.cuda.get_device_name(device) if is_cuda else _name_processor(),
+        name=torch.cuda.get_device_name(device) if is_cuda else name_processor(),
         threads=torch.get_num_threads(),
         batch=len(inputs),
         dtype=str(inputs.dtype).removeprefix("torch."),
         layout=layout,
         torch=torch.__version__,
     )
-
-
-def _name_processor() -> str:
-    """Return the processor as Linux calls it, or its family elsewhere."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        text = ""
-    names = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -116,7 +116,8 @@ class LatencySettings:
         batch: Samples of one pass.
         threads: PyTorch threads inside an operation; 0 leaves them as they are.
         turns: Passes of each layer and model, in turns with others; the median counts.
-        align: Widths are executed in multiples of this, filled up with zero filters.
+        align: Widths are measured in multiples of this. Where widths between take as long as the
+            next multiple, which is measured too, they are executed so, filled up with zeros.
         measure: ``finished`` measures models at the end of rounds and finished ones, and predicts
             the latency of candidates from a table; ``all`` also builds and measures every
             candidate, which makes its evaluation longer. Limits follow the prediction.

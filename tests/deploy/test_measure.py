@@ -9,6 +9,7 @@ from autocompress.deploy.measure import (
     compare_times,
     measure_models,
     measure_together,
+    name_processor,
     pin_threads,
 )
 
@@ -111,3 +112,8 @@ def test_threads_are_given_back_also_after_an_error() -> None:
     assert torch.get_num_threads() == before
     with pin_threads(0):
         assert torch.get_num_threads() == before
+
+
+def test_a_processor_has_one_name() -> None:
+    assert name_processor()
+    assert name_processor() == name_processor().strip()
