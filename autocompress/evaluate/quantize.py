@@ -62,7 +62,7 @@ def quantize_base_(
         train_model_(model, source, train, loss=loss, seed=seed, hooks=both)
     project_base_(base, bits)
     settle_base_(base, bits, task, settings, loss=loss, seed=seed + 1)
-    return {"quantize_residual": state.residuals[-1]}
+    return {"quantize_residual": state.residuals[-1]} if state.residuals else {}
 
 
 def settle_base_(

@@ -64,5 +64,4 @@ class Admm:
                 hooks=Hooks(on_gradient=hooks.on_gradient, on_step=on_step),
             )
         masks = choose({name: value.detach() for name, value in state.W.items()})
-        figures = {"admm_residual": state.residuals[-1], "admm_change": state.changes[-1]}
-        return Found(masks=masks, figures=figures)
+        return Found(masks=masks, figures=state.describe())

@@ -134,4 +134,4 @@ def _pull_(
     hooks = make_hooks(state, project, step.admm, train=step.train, steps=steps)
     with without_dropout(work.model):
         work.train_(step.train, chain_hooks(follow, hooks))
-    return {"admm_residual": state.residuals[-1], "admm_change": state.changes[-1]}
+    return state.describe()

@@ -81,7 +81,7 @@ def quantize_phase_(step: QuantizeStep, work: Work) -> tuple[Held, dict[str, flo
         work.train_(
             step.train, make_hooks(state, project, step.admm, train=step.train, steps=steps)
         )
-    return work.held, {"admm_residual": state.residuals[-1]}
+    return work.held, state.describe()
 
 
 def freeze_phase_(phase: FreezePhase, work: Work) -> tuple[Held, dict[str, float]]:

@@ -111,6 +111,12 @@ class AdmmState:
     converged: bool = False
     _targets: list[Tensor] = field(default_factory=list, repr=False)
 
+    def describe(self) -> dict[str, float]:
+        """Return figures of the last update; none before the first."""
+        if not self.residuals:
+            return {}
+        return {"admm_residual": self.residuals[-1], "admm_change": self.changes[-1]}
+
     def state_dict(self) -> dict[str, Any]:
         """Return all but W, which the model keeps: tensors and plain values."""
         return {

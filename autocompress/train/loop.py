@@ -22,7 +22,7 @@ class TrainSettings:
     """How a model is trained.
 
     Attributes:
-        epochs: Passes over the training set, above 0; may be a fraction.
+        epochs: Passes over the training set; may be a fraction, and 0 leaves a model as it is.
         batch_size: Samples per step.
         optimizer: ``adam`` (with decoupled weight decay) or ``sgd`` (with momentum).
         learning_rate: Its maximum over the schedule.
@@ -48,7 +48,7 @@ class TrainSettings:
     average: float = 0.0
 
     def __post_init__(self) -> None:
-        for key in ("epochs", "batch_size", "learning_rate"):
+        for key in ("batch_size", "learning_rate"):
             if not 0 < getattr(self, key) < math.inf:
                 raise SettingError(f"train.{key}: want a value above 0, got {getattr(self, key)}")
         for key in ("momentum", "average"):
@@ -56,8 +56,9 @@ class TrainSettings:
                 raise SettingError(
                     f"train.{key}: want 0 or more and below 1, got {getattr(self, key)}"
                 )
-        if not 0 <= self.weight_decay < math.inf:
-            raise SettingError(f"train.weight_decay: want 0 or more, got {self.weight_decay}")
+        for key in ("epochs", "weight_decay"):
+            if not 0 <= getattr(self, key) < math.inf:
+                raise SettingError(f"train.{key}: want 0 or more, got {getattr(self, key)}")
 
 
 def ignore_step(step: int) -> None:
@@ -136,7 +137,12 @@ class Scores:
 
 
 def count_steps(source: Batches, settings: TrainSettings) -> int:
-    """Return the optimiser steps that ``settings.epochs`` of ``source`` take, at least 1."""
+    """Return the optimiser steps that ``settings.epochs`` of ``source`` take.
+
+    At least 1, unless ``settings.epochs`` is 0.
+    """
+    if settings.epochs == 0:
+        return 0
     return max(1, round(settings.epochs * max(1, len(source) // settings.batch_size)))
 
 
@@ -216,15 +222,18 @@ def train_model_(  # noqa: PLR0913 - what a training follows from, then what goe
             with the same bits on a CPU. The caller clears it once the result is stored.
 
     Returns:
-        The mean loss of the last tenth of the steps.
+        The mean loss of the last tenth of the steps; NaN when there are none.
 
     Raises:
         EvaluationError: The loss became infinite or NaN.
         ArtifactError: What ``keeper`` holds is damaged.
     """
     hooks = hooks or Hooks()
-    optimizer = make_optimizer(model, settings)
     steps = count_steps(source, settings)
+    if steps == 0:  # Not even the moving average of a model that did not move.
+        model.eval()
+        return math.nan
+    optimizer = make_optimizer(model, settings)
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)
     average, epochs = Average(model, settings.average), Epochs(source, settings.batch_size, seed)

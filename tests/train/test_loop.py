@@ -1,4 +1,5 @@
 import copy
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -208,8 +209,20 @@ def test_norms_take_the_statistics_of_what_they_see_now() -> None:
 
 
 def test_settings_of_zero_are_refused() -> None:
-    with pytest.raises(SettingError, match=r"train\.epochs: want a value above 0, got 0"):
-        TrainSettings(epochs=0)
+    with pytest.raises(SettingError, match=r"train\.batch_size: want a value above 0, got 0"):
+        TrainSettings(batch_size=0)
+    with pytest.raises(SettingError, match=r"train\.epochs: want 0 or more, got -1"):
+        TrainSettings(epochs=-1)
+
+
+def test_no_epochs_leave_a_model_as_it_is() -> None:
+    net, settings = make_net(), TrainSettings(epochs=0, average=0.9)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    assert count_steps(Blobs(), settings) == 0
+    mean = train_model_(net, Blobs(), settings, loss=LOSS, seed=0)
+    assert math.isnan(mean)
+    assert not net.training
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
 @pytest.mark.parametrize(
