@@ -1,15 +1,15 @@
 """Structured ADMM pruning: training that drives the weights into the chosen counts."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
 from autocompress.masks.mask import Masks, apply_masks_, parameter_masks, weight_mask
 from autocompress.masks.project import project_masks
-from autocompress.methods.base import Found, Request
+from autocompress.methods.base import TRAINING_PASS, Found, Request
 from autocompress.train.admm import AdmmSettings, make_hooks, start_admm, without_dropout
-from autocompress.train.loop import Hooks, count_steps, train_model_
+from autocompress.train.loop import count_steps, train_model_
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,12 @@ class Admm:
                 request.train,
                 loss=request.loss,
                 seed=request.seed,
-                hooks=Hooks(on_gradient=hooks.on_gradient, on_step=on_step),
+                hooks=replace(hooks, on_step=on_step),
+                keeper=request.keeper,
             )
         masks = choose({name: value.detach() for name, value in state.W.items()})
         return Found(masks=masks, figures=state.describe())
+
+    def count_samples(self, steps: int, batch_size: int) -> int:
+        """Return three passes for each sample of each step."""
+        return TRAINING_PASS * steps * batch_size

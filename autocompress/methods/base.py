@@ -9,8 +9,11 @@ from autocompress.graph.layers import LayerGraph
 from autocompress.jobs import Candidate
 from autocompress.masks.mask import Masks
 from autocompress.train.batches import Batches
+from autocompress.train.checkpoint import Keeper
 from autocompress.train.loop import TrainSettings
 from autocompress.train.objective import BatchLoss
+
+TRAINING_PASS = 3  # What a forward and a backward pass cost, in forward passes.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +29,8 @@ class Request:
         train: Epochs that the method may spend, optimiser and schedule.
         loss: Of (model, inputs, targets).
         seed: Of every draw.
+        keeper: Keeps the training of the method, so that one that was killed goes on; None does
+            not. The caller clears it once the masks are stored.
     """
 
     model: nn.Module
@@ -36,6 +41,7 @@ class Request:
     train: TrainSettings
     loss: BatchLoss
     seed: int
+    keeper: Keeper | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,4 +62,15 @@ class Method(Protocol):
 
     def find_masks(self, request: Request) -> Found:
         """Return masks for ``request``; its model is trained, but not yet masked."""
+        ...
+
+    def count_samples(self, steps: int, batch_size: int) -> int:
+        """Return the samples that :meth:`find_masks` sends through the network.
+
+        A forward pass counts 1 per sample, a training pass, forward and backward, 3.
+
+        Args:
+            steps: Optimiser steps of ``Request.train``.
+            batch_size: Samples of a step.
+        """
         ...
