@@ -1,6 +1,6 @@
 """A cheap estimate of how good a candidate will be."""
 
-from autocompress.evaluate.base import Base, mask_base
+from autocompress.evaluate.base import Base, mask_base, shrink_base
 from autocompress.evaluate.prune import prune_base, retrain_base_, score_base
 from autocompress.evaluate.quantize import project_base_, quantize_base_
 from autocompress.evaluate.settings import EvaluateSettings
@@ -41,6 +41,7 @@ def estimate_candidate(
         energies = measure_energies(base.graph, base.model)
         masks = project_masks(base.graph, energies, candidate, within=base.masks)
         pruned = mask_base(base.copy(), masks)
+        pruned = shrink_base(pruned) if settings.shrunk else pruned
         project_base_(pruned, candidate.bits)
     else:
         pruned, figures = prune_base(base, candidate, task, settings, train=fast.prune, seed=seed)
