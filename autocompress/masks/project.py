@@ -1,7 +1,9 @@
 """Choose what to keep: projections onto sets of models with given counts."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -119,6 +121,48 @@ def project_masks(
     return _choose_weights(graph, inside, candidate, bounds, best)
 
 
+@dataclass(frozen=True)
+class Scores:
+    """What each part of a model is worth by itself; any finite numbers, on the CPU.
+
+    Attributes:
+        units: Shape (graph.units,).
+        columns: Of each layer of ``graph.column_layers``, shape (layer.columns,).
+        weights: Of layers whose single weights are counted, shape (filters, columns).
+    """
+
+    units: Tensor
+    columns: Mapping[str, Tensor]
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def rank_masks(
+    graph: LayerGraph, scores: Scores, candidate: Candidate, *, within: Masks | None = None
+) -> Masks:
+    """Return masks that keep the counts of ``candidate``, each time what scores most.
+
+    First units, then columns that those leave open, then weights inside of both: the counts are
+    those of :func:`project_masks`, but what a part is worth does not follow the others.
+
+    Args:
+        graph: The layers and their coupling groups.
+        scores: Of all parts that ``candidate`` counts.
+        candidate: Counts; more columns or weights than there are left means all of them.
+        within: Keep nothing outside these masks; everything is allowed when None.
+
+    Returns:
+        Closed masks.
+    """
+    bounds = close_masks(graph, within or full_masks(graph))
+    masks = _keep_units(graph, scores.units, candidate, bounds)
+    columns = {}
+    for layer in graph.column_layers:
+        kept = scores.columns.get(layer.name, torch.zeros(layer.columns))
+        columns[layer.name] = _keep_columns(layer, kept, candidate, bounds, masks)
+    masks = Masks(masks.units, columns, masks.weights)
+    return _choose_weights(graph, scores.weights, candidate, bounds, masks)
+
+
 def measure_energy(graph: LayerGraph, energies: Mapping[str, Tensor], masks: Masks) -> float:
     """Return the share of the energy that ``masks`` keep, times its total."""
     return sum(
@@ -144,7 +188,7 @@ def score_units(graph: LayerGraph, energies: Mapping[str, Tensor], masks: Masks)
         by_column = (energy * kept_rows(masks, layer)[:, None]).sum(0)
         if columns is not None:
             by_column = by_column * columns
-        scores.index_add_(0, _column_units(layer) % len(scores), by_column)
+        scores.index_add_(0, column_units(layer) % len(scores), by_column)
     return scores[: graph.units]
 
 
@@ -157,7 +201,12 @@ def _choose_units(
 ) -> Masks:
     """Return the units of most energy for the columns of ``masks``, with all columns open."""
     scores = score_units(graph, inside, Masks(bounds.units, masks.columns))
-    scores = scores.where(bounds.units, -1.0)
+    return _keep_units(graph, scores, candidate, bounds)
+
+
+def _keep_units(graph: LayerGraph, scores: Tensor, candidate: Candidate, bounds: Masks) -> Masks:
+    """Return the units of most score in each group, with all columns open."""
+    scores = scores.where(bounds.units, -torch.inf)
     units = bounds.units.clone()
     for group in graph.groups:
         if group.prunable and group.name in candidate.filters:
@@ -177,11 +226,18 @@ def _choose_columns(
     """Return the columns of most energy for the units of ``masks``."""
     columns = {}
     for layer in graph.column_layers:
-        allowed = bounds.columns[layer.name] & open_columns(masks, layer)
-        keep = min(candidate.columns.get(layer.name, layer.columns), int(allowed.sum()))
         energy = (inside[layer.name] * kept_rows(masks, layer)[:, None]).sum(0)
-        columns[layer.name] = keep_largest(energy.where(allowed, -1.0), keep)
+        columns[layer.name] = _keep_columns(layer, energy, candidate, bounds, masks)
     return Masks(masks.units, columns, masks.weights)
+
+
+def _keep_columns(
+    layer: Layer, scores: Tensor, candidate: Candidate, bounds: Masks, masks: Masks
+) -> Tensor:
+    """Return the columns of most score that the units of ``masks`` leave open."""
+    allowed = bounds.columns[layer.name] & open_columns(masks, layer)
+    keep = min(candidate.columns.get(layer.name, layer.columns), int(allowed.sum()))
+    return keep_largest(scores.where(allowed, -torch.inf), keep)
 
 
 def _choose_weights(
@@ -198,7 +254,7 @@ def _choose_weights(
         allowed = block_mask(masks, layer)
         if name in bounds.weights:
             allowed &= bounds.weights[name]
-        energy = inside[name].where(allowed, -1.0)
+        energy = inside[name].where(allowed, -torch.inf)
         weights[name] = keep_weights(energy, min(count, int(allowed.sum())))
     return Masks(masks.units, masks.columns, weights)
 
@@ -208,15 +264,22 @@ def _index(units: tuple[int, ...]) -> Tensor:
     return torch.tensor(units)
 
 
-def _column_units(layer: Layer) -> Tensor:
+def column_units(layer: Layer) -> Tensor:
     """Return the unit that each column reads; ``OUTSIDE`` counts from the end."""
     return _index(layer.in_units)[: layer.channels // layer.groups].repeat_interleave(layer.area)
 
 
-def measure_energies(graph: LayerGraph, model: nn.Module) -> dict[str, Tensor]:
-    """Return the squared weights of each layer, shape (filters, columns), on the CPU."""
-    parameters = dict(model.named_parameters())
-    return {
-        layer.name: parameters[f"{layer.name}.weight"].detach().flatten(1).square().cpu()
+def measure_energies(
+    graph: LayerGraph, model: nn.Module, *, norm: Literal[1, 2] = 2
+) -> dict[str, Tensor]:
+    """Return abs(w) to the power of ``norm`` for each layer, shape (filters, columns), on the CPU.
+
+    Sums of them rank groups of weights by their L1 or L2 norm.
+    """
+    weights = {
+        layer.name: model.get_parameter(f"{layer.name}.weight").detach().flatten(1)
         for layer in graph.layers
+    }
+    return {
+        name: (one.square() if norm == 2 else one.abs()).cpu() for name, one in weights.items()
     }
