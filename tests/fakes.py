@@ -9,9 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from autocompress.errors import EvaluationError
 from autocompress.graph.layers import OUTSIDE, Group, Layer, LayerGraph
 from autocompress.jobs import Candidate, Job, Outcome
+from autocompress.masks.importance import Importance
 from autocompress.masks.latency import LatencyTable, Machine
 from autocompress.search.budget import Budget
 from autocompress.search.controller import Wiring, hold_controller
@@ -92,6 +95,18 @@ def make_small_graph(widths: tuple[int, int] = (12, 24)) -> LayerGraph:
     return make_graph(specs, {"a": widths[0], "b": widths[1], "out": 10}, ["out"])
 
 
+def make_importance(graph: LayerGraph) -> Importance:
+    """Return what falls from unit to unit and column to column, faster in later groups."""
+    units = {
+        one.name: (1.0 + place) ** 2 * np.exp(-np.arange(one.size) * (1 + place) / one.size)
+        for place, one in enumerate(graph.groups)
+    }
+    columns = {
+        one.name: np.exp(-np.arange(one.columns) / one.columns) for one in graph.column_layers
+    }
+    return Importance(units, columns)
+
+
 @dataclass
 class FakeEvaluator:
     """Scores the small graph by a smooth formula; a stored model is the JSON of its counts.
@@ -122,6 +137,11 @@ class FakeEvaluator:
             return make_small_graph(), Candidate(filters={}, columns={})
         kept = Candidate.from_json(json.loads(base))
         return make_small_graph((kept.filters["a"], kept.filters["b"])), kept
+
+    def rank(self, base: str) -> Importance:
+        """Return an importance that falls from unit to unit, faster in later groups."""
+        graph, _ = self.describe(base)
+        return make_importance(graph)
 
     def run(self, job: Job) -> Outcome:
         """Return the score of the job's candidate."""

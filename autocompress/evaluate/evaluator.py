@@ -32,12 +32,14 @@ from autocompress.evaluate.task import (
 )
 from autocompress.graph.layers import LayerGraph
 from autocompress.jobs import Candidate, Job, Outcome, hash_json
+from autocompress.masks.importance import Importance, measure_importance
 from autocompress.masks.latency import LatencyTable, Machine
 from autocompress.masks.purify import propagate
 from autocompress.settings import settings_to_json
 from autocompress.shrink.compact import compact_model
 from autocompress.store.freight import Files, read_files, store_files
 from autocompress.store.run_folder import RunFolder, name_remedy
+from autocompress.train.effort import count_effort
 from autocompress.train.objective import resolve_loss, resolve_metric
 
 MakeBench = Callable[[Base, Tensor, LatencySettings], Bench]
@@ -100,14 +102,37 @@ class Evaluator:
         base = self.open_base(key)
         return base.graph, base.count()
 
+    def rank(self, key: str) -> Importance:
+        """Return what units and columns of a base matter.
+
+        Raises:
+            ArtifactError: The base is missing or damaged.
+        """
+        base = self.open_base(key)
+        return measure_importance(base.graph, base.model, base.masks)
+
     def run(self, job: Job) -> Outcome:
         """Return what came of ``job``; its stored model, if any, is complete on disk.
+
+        Whatever the stage, its metrics say what it cost: ``seconds``, ``cpu_s``, the CPU seconds
+        of all threads of this process, and ``samples``, see
+        :class:`autocompress.train.effort.Effort`.
 
         Raises:
             EvaluationError: Training diverged.
             ArtifactError: The base is missing or damaged.
         """
-        start = time.monotonic()
+        start, cpu_start = time.monotonic(), time.process_time()
+        with count_effort() as effort:
+            outcome = self._run(job)
+        spent = {
+            "samples": float(effort.samples),
+            "cpu_s": time.process_time() - cpu_start,
+            "seconds": time.monotonic() - start,
+        }
+        return replace(outcome, metrics={**outcome.metrics, **spent})
+
+    def _run(self, job: Job) -> Outcome:
         base = self.open_base(job.base)
         if job.stage == "latency":
             artifact, metrics = self._survey(job)
@@ -122,8 +147,7 @@ class Evaluator:
             artifact = self._artifact_key(job)
             metrics = self._run_stored(job, base, artifact)
             energy = self._energy(metrics["val_metric"])
-        seconds = time.monotonic() - start
-        return Outcome(energy=energy, metrics={**metrics, "seconds": seconds}, artifact=artifact)
+        return Outcome(energy=energy, metrics=metrics, artifact=artifact)
 
     def glance(self, job: Job) -> Outcome:
         """Return the score of a fast job's candidate without any training: the lower rung.

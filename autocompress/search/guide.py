@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from autocompress.jobs import Candidate
+from autocompress.masks.importance import Importance
 from autocompress.search.bounds import FULL, Bounds, Counts, Floats, Ints, Logits
 from autocompress.search.counts import (
     count_cost,
@@ -32,6 +33,7 @@ class Ground:
         base: Counts of the model the round starts from.
         prior: Strength of the experience prior.
         hints: Candidates that did well under other limits.
+        importance: What units and columns of the base matter; None where nobody asks.
     """
 
     bounds: Bounds
@@ -39,6 +41,7 @@ class Ground:
     base: Counts
     prior: float
     hints: tuple[Candidate, ...] = ()
+    importance: Importance | None = None
 
 
 def count_starts(ground: Ground, evaluations: int) -> int:

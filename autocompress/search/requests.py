@@ -7,15 +7,17 @@ from typing import Protocol
 from autocompress.execute.base import Runner
 from autocompress.graph.layers import LayerGraph
 from autocompress.jobs import Candidate, Job, Stage, hash_json
+from autocompress.masks.importance import Importance
 from autocompress.masks.latency import LatencyTable, Machine
 from autocompress.search.book import Book
 from autocompress.search.budget import measure_excess
+from autocompress.search.choose_searcher import RANKING
 from autocompress.search.counts import measure_densities
 from autocompress.search.entries import Pending, Request
 from autocompress.search.records import Record
 from autocompress.search.restore import restore_model
 from autocompress.search.rounds import Course, Plan, Round, count_evaluations
-from autocompress.search.site import Dense, Site, make_site
+from autocompress.search.site import Dense, Site, Start, make_site
 from autocompress.search.spec import Settings
 from autocompress.search.warm import Stock
 from autocompress.settings import settings_to_json
@@ -40,6 +42,10 @@ class Evaluator(Runner, Protocol):
 
     def describe(self, base: str) -> tuple[LayerGraph, Candidate]:
         """Return the graph and counts of a stored base; of the dense model when empty."""
+        ...
+
+    def rank(self, base: str) -> Importance:
+        """Return what units and columns of a stored base matter; the dense one, when empty."""
         ...
 
     def read_table(self, key: str) -> LatencyTable:
@@ -84,7 +90,10 @@ class Asker:
             dense = Dense(self.evaluator.describe("")[0], self.table)
             base, kept = self.evaluator.describe(current.base)
             hints = self.stock.list_hints(current.base) if self.stock is not None else ()
-            site = make_site(self.settings, current, dense, base, kept, hints)
+            ranks = self.settings.search.searcher in RANKING
+            importance = self.evaluator.rank(current.base) if ranks else None
+            start = Start(base, kept, hints, importance)
+            site = make_site(self.settings, current, dense, start)
             for record in self.book.find(current.number, "fast"):
                 site.searcher.decide(record)
             self.sites[current.number] = site

@@ -9,7 +9,7 @@ MOST_PROBES = 20
 MOST_CHAINS = 8
 LEAST_PER_CHAIN = 50  # At 24 to 60 evaluations, four chains found less than one.
 
-SearcherName = Literal["annealing", "random", "tpe", "nsga2", "uniform"]
+SearcherName = Literal["annealing", "random", "tpe", "nsga2", "uniform", "global"]
 Objective = Literal["energy", "macs", "params", "weights", "bytes", "coded_bytes", "latency"]
 
 
@@ -19,8 +19,9 @@ class SearchSettings:
 
     Attributes:
         searcher: ``annealing``; for comparison ``random`` densities, Optuna's ``tpe`` and
-            ``nsga2``, and ``uniform`` densities with different splits between filters and
-            columns. All of them propose only candidates that meet the budget.
+            ``nsga2``, ``uniform`` densities with different splits between filters and columns,
+            and ``global``, densities from one ranking of the weights of all layers. All of them
+            propose only candidates that meet the budget.
         evaluations: Fast evaluations per round, starting points and probes included.
         chains: Annealing chains on a ladder of temperatures; 0 takes one per worker, but no more
             than 8 and no more than one per 50 evaluations; the study keeps that number.

@@ -8,6 +8,7 @@ from autocompress.errors import SpecMismatchError
 from autocompress.graph.layers import LayerGraph
 from autocompress.jobs import Candidate
 from autocompress.masks.cost import Cost, CostModel
+from autocompress.masks.importance import Importance
 from autocompress.masks.latency import LatencyTable
 from autocompress.search.anneal import Schedule
 from autocompress.search.bounds import make_bounds
@@ -35,6 +36,23 @@ class Dense:
 
 
 @dataclass(frozen=True)
+class Start:
+    """The model where a round starts.
+
+    Attributes:
+        graph: Its layers and groups.
+        kept: Its counts.
+        hints: Candidates of it that did well under other limits.
+        importance: What its units and columns matter, for searchers that rank them.
+    """
+
+    graph: LayerGraph
+    kept: Candidate
+    hints: tuple[Candidate, ...] = ()
+    importance: Importance | None = None
+
+
+@dataclass(frozen=True)
 class Site:
     """One round, where it may go, and what searches it."""
 
@@ -43,35 +61,33 @@ class Site:
     searcher: Searcher
 
 
-def make_site(
-    settings: Settings,
-    current: Round,
-    dense: Dense,
-    base: LayerGraph,
-    kept: Candidate,
-    hints: tuple[Candidate, ...] = (),
-) -> Site:
+def make_site(settings: Settings, current: Round, dense: Dense, start: Start) -> Site:
     """Return the site of a round.
 
     Args:
         settings: Resolved settings.
         current: The round.
         dense: The dense model.
-        base: The model where the round starts.
-        kept: Counts of ``base``.
-        hints: Candidates of ``base`` that did well under other limits.
+        start: The model where the round starts.
 
     Raises:
         BudgetError: The round's goal cannot be reached from its base.
     """
     graph, table = dense.graph, dense.table
-    bounds = make_bounds(settings.space, graph, base, kept, table)
+    bounds = make_bounds(settings.space, graph, start.graph, start.kept, table)
     whole, smallest = count_dense(graph, table), find_smallest(settings, graph, table)
     limits = settings.budget.limits(whole, current.goal, smallest)
     if "latency" in settings.search.resources and whole.latency is not None:
         # Widths are then chosen as they are executed, though nothing else limits latency.
         limits.setdefault("latency", whole.latency)
-    ground = Ground(bounds, limits, read_counts(bounds, kept), settings.search.prior, hints)
+    ground = Ground(
+        bounds,
+        limits,
+        read_counts(bounds, start.kept),
+        settings.search.prior,
+        start.hints,
+        start.importance,
+    )
     make_start(ground, 0)
     schedule = Schedule(
         settings=settings.search,
@@ -103,7 +119,7 @@ def check_reachable(
             make_bounds(settings.space, graph, graph, FULL)
             return
     current = Round(number=0, base="", start=0.0, goal=1.0)
-    make_site(settings, current, Dense(graph, table), graph, FULL)
+    make_site(settings, current, Dense(graph, table), Start(graph, FULL))
 
 
 def count_dense(graph: LayerGraph, table: LatencyTable | None = None) -> Cost:

@@ -20,12 +20,13 @@ from autocompress.search.records import Record
 from autocompress.search.searcher import Searcher
 from autocompress.search.settings import Objective, SearcherName, SearchSettings
 from autocompress.search.space import SpaceSettings
-from tests.fakes import make_resnet_graph
+from tests.fakes import make_importance, make_resnet_graph
 
 FULL = Candidate(filters={}, columns={})
 GRAPH = make_resnet_graph(1)
 COSTS = CostModel(GRAPH)
-NAMES: tuple[SearcherName, ...] = ("annealing", "random", "tpe", "nsga2", "uniform")
+NAMES: tuple[SearcherName, ...] = ("annealing", "random", "tpe", "nsga2", "uniform", "global")
+SEEDLESS = ("uniform", "global")
 BUDGET = Budget(weights=0.3, macs=0.35, bytes=0.4)
 KINDS: tuple[tuple[Objective, ...], ...] = (("energy",), ("energy", "macs", "weights"))
 
@@ -38,7 +39,8 @@ each_kind = pytest.mark.parametrize("objectives", KINDS, ids=["energy", "resourc
 def make_ground(budget: Budget = BUDGET, space: SpaceSettings | None = None) -> Ground:
     bounds = make_bounds(space or SpaceSettings(), GRAPH, GRAPH, FULL)
     limits = budget.limits(COSTS.count_candidate(FULL))
-    return Ground(bounds, limits, read_counts(bounds, FULL), 0.3)
+    known = make_importance(GRAPH)
+    return Ground(bounds, limits, read_counts(bounds, FULL), 0.3, importance=known)
 
 
 def start_search(
@@ -175,7 +177,7 @@ def test_every_proposal_meets_every_limit(
 @each_searcher
 def test_no_candidate_is_proposed_twice(name: SearcherName) -> None:
     # The sweep has one parameter only: it comes to an end on a net of eight layers.
-    evaluations = 20 if name == "uniform" else 60
+    evaluations = 20 if name in SEEDLESS else 60
 
     records = run_search(start_search(name, evaluations=evaluations), evaluations, slots=3)
 
@@ -229,7 +231,7 @@ def test_a_search_without_any_success_goes_on(
     assert searcher.best is None
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "uniform"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in SEEDLESS])
 def test_another_seed_gives_another_search(name: SearcherName) -> None:
     first, again, other = (run_search(start_search(name, seed=seed), 20) for seed in (0, 0, 1))
 
@@ -237,8 +239,9 @@ def test_another_seed_gives_another_search(name: SearcherName) -> None:
     assert [one.candidate for one in first] != [one.candidate for one in other]
 
 
-def test_a_sweep_needs_no_seed() -> None:
-    first, other = (run_search(start_search("uniform", seed=seed), 20) for seed in (0, 1))
+@pytest.mark.parametrize("name", SEEDLESS)
+def test_a_sweep_needs_no_seed(name: SearcherName) -> None:
+    first, other = (run_search(start_search(name, seed=seed), 20) for seed in (0, 1))
 
     assert [one.candidate for one in first] == [one.candidate for one in other]
 

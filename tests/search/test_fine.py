@@ -43,7 +43,7 @@ DENSE = COSTS.count_candidate(FULL)
 BITS = (2, 3, 4, 8)
 FINE = SpaceSettings(weight_density=(0.0, 1.0), bits=BITS)
 ONLY_BITS = SpaceSettings(filter_density=(1.0, 1.0), column_density=(1.0, 1.0), bits=(2, 4, 8, 32))
-NAMES: tuple[SearcherName, ...] = ("annealing", "random", "tpe", "nsga2", "uniform")
+NAMES: tuple[SearcherName, ...] = ("annealing", "random", "tpe", "nsga2", "uniform", "global")
 SPACES = {
     "weights and bits": FINE,
     "weights": SpaceSettings(weight_density=(0.0, 1.0)),

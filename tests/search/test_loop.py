@@ -133,7 +133,7 @@ def test_an_asynchronous_search_can_be_replayed(tmp_path: Path, order: int) -> N
 
 
 @pytest.mark.slow  # Optuna's samplers take their time.
-@pytest.mark.parametrize("searcher", ["random", "uniform", "tpe", "nsga2"])
+@pytest.mark.parametrize("searcher", ["random", "uniform", "global", "tpe", "nsga2"])
 def test_other_searchers_can_be_replayed_too(tmp_path: Path, searcher: str) -> None:
     search = SearchSettings(evaluations=12 if searcher != "uniform" else 5, searcher=searcher)  # type: ignore[arg-type]
     service = make_service(tmp_path, search=search, fault=flake)
