@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from autocompress.graph.layers import LayerGraph
 from autocompress.masks.weights import Allocation, WeightMasks, allocate_weights, keep_weights
 from autocompress.methods.steps import PruneStep
+from autocompress.train.effort import TRAINING, spend
 from autocompress.train.objective import BatchLoss
 
 DECAY = 0.999  # As Adam's, whose diagonal it is.
@@ -66,6 +67,7 @@ def measure_curvature(
     for count, (inputs, targets) in enumerate(batches, 1):
         model.zero_grad(set_to_none=True)
         loss(model, inputs, targets).backward()
+        spend(TRAINING * len(inputs))
         curvature.add_gradient(1 - 1 / count)
     model.zero_grad(set_to_none=True)
     return curvature
