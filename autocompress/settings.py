@@ -65,6 +65,22 @@ def parse_settings(kind: type[T], record: Mapping[str, Any]) -> T:
         raise SettingError("; ".join(_explain(error))) from error
 
 
+def change_settings(settings: T, changes: Mapping[str, Any]) -> T:
+    """Return ``settings`` with other values.
+
+    Args:
+        settings: A frozen dataclass.
+        changes: Plain values by dotted key, such as ``{"search.evaluations": 40}``.
+
+    Raises:
+        SettingError: A key is unknown, or a value is wrong.
+    """
+    record = settings_to_json(settings)
+    for key, value in changes.items():
+        _set_(record, key, value, key)
+    return parse_settings(type(settings), record)
+
+
 def settings_to_json(settings: Any) -> dict[str, Any]:
     """Return ``settings`` as plain tables that :func:`parse_settings` reads.
 
@@ -105,17 +121,24 @@ def _omit_unset_(settings: Any, record: MutableMapping[str, Any]) -> None:
 
 
 def _override_(record: dict[str, Any], text: str) -> None:
-    """Set one value of ``record``, making the tables on its way."""
+    """Set one value of ``record`` as a text says."""
     path, equals, value = text.partition("=")
+    if not equals:
+        raise SettingError(f"override {text!r}: want KEY.KEY=VALUE")
+    _set_(record, path, _parse_value(value.strip()), text)
+
+
+def _set_(record: dict[str, Any], path: str, value: Any, text: str) -> None:
+    """Set one value of ``record``, making the tables on its way; ``text`` names it in errors."""
     names = [name.strip() for name in path.split(".")]
-    if not equals or not all(names):
+    if not all(names):
         raise SettingError(f"override {text!r}: want KEY.KEY=VALUE")
     table = record
     for name in names[:-1]:
         table = table.setdefault(name, {})
         if not isinstance(table, dict):
             raise SettingError(f"override {text!r}: {name!r} is a value, not a table")
-    table[names[-1]] = _parse_value(value.strip())
+    table[names[-1]] = value
 
 
 def _parse_value(text: str) -> Any:

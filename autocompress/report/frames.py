@@ -88,6 +88,8 @@ FIGURE_COLUMNS = (
     Column("latency_share", "float", "measured latency over the dense model's, side by side"),
     Column("predicted_latency", "float", "microseconds of one batch by the study's table"),
     Column("seconds", "float", "seconds that the evaluation took"),
+    Column("cpu_s", "float", "CPU seconds that it took, of all threads"),
+    Column("samples", "count", "samples sent through the network: forward 1, training 3"),
 )
 TEXT_COLUMNS = (
     Column("key", "text", "key of the evaluation's result; equal for equal evaluations"),

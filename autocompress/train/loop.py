@@ -14,6 +14,7 @@ from autocompress.errors import ArtifactError, EvaluationError, SettingError
 from autocompress.train.average import Average
 from autocompress.train.batches import Batches, Epochs
 from autocompress.train.checkpoint import GlobalDraws, Keeper, Part, Tensors, describe_start
+from autocompress.train.effort import FORWARD, TRAINING, count_effort, spend
 from autocompress.train.objective import BatchLoss, Loss, Metric
 
 
@@ -141,9 +142,14 @@ def count_steps(source: Batches, settings: TrainSettings) -> int:
 
     At least 1, unless ``settings.epochs`` is 0.
     """
+    return count_epoch_steps(len(source), settings)
+
+
+def count_epoch_steps(samples: int, settings: TrainSettings) -> int:
+    """Return :func:`count_steps` for a training set of so many samples."""
     if settings.epochs == 0:
         return 0
-    return max(1, round(settings.epochs * max(1, len(source) // settings.batch_size)))
+    return max(1, round(settings.epochs * max(1, samples // settings.batch_size)))
 
 
 def scale_rate(schedule: str, step: int, steps: int) -> float:
@@ -179,18 +185,21 @@ class Progress:
     Attributes:
         step: The next one.
         total: Sum of the losses of the last tenth of the steps.
+        samples: Sent through networks so far, see :class:`~autocompress.train.effort.Effort`.
     """
 
     step: int = 0
     total: Tensor = field(default_factory=lambda: torch.zeros(()))
+    samples: int = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return both."""
-        return {"step": self.step, "total": self.total}
+        """Return all of it."""
+        return {"step": self.step, "total": self.total, "samples": self.samples}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Set both."""
+        """Set all of it; earlier versions counted no samples."""
         self.step, self.total = state["step"], state["total"]
+        self.samples = state.get("samples", 0)
 
 
 def train_model_(  # noqa: PLR0913 - what a training follows from, then what goes along
@@ -239,7 +248,7 @@ def train_model_(  # noqa: PLR0913 - what a training follows from, then what goe
     average, epochs = Average(model, settings.average), Epochs(source, settings.batch_size, seed)
     progress, tail = Progress(), max(1, steps // 10)
     model.train()
-    with fork_seed(seed):
+    with fork_seed(seed), count_effort() as effort:
         if keeper is not None:
             start = describe_start(
                 model, asdict(settings), seed=seed, steps=steps, samples=len(source)
@@ -254,6 +263,7 @@ def train_model_(  # noqa: PLR0913 - what a training follows from, then what goe
                 "draws": GlobalDraws(),  # Last: to skip batches may draw, too.
             }
             keeper.open(start, parts)
+            spend(progress.samples)  # What is kept was spent: resumed, it costs the same.
         for step in range(progress.step, steps):
             inputs, targets = next(epochs)
             for group in optimizer.param_groups:
@@ -262,13 +272,14 @@ def train_model_(  # noqa: PLR0913 - what a training follows from, then what goe
                 value = loss(model, order(inputs, settings), targets)
             optimizer.zero_grad(set_to_none=True)
             value.backward()
+            spend(TRAINING * len(inputs))
             hooks.on_gradient(step)
             optimizer.step()
             hooks.on_step(step)
             average.take_(step)
             if step >= steps - tail:
                 progress.total = progress.total.to(value.device) + value.detach().float()
-            progress.step = step + 1
+            progress.step, progress.samples = step + 1, effort.samples
             if keeper is not None:
                 keeper.write_when_due()
     average.give_()
@@ -321,6 +332,7 @@ def score_model(
     losses, metrics, samples = 0.0, 0.0, 0
     for inputs, targets in source.batches(batch_size):
         outputs = model(inputs).float()
+        spend(FORWARD * len(inputs))
         losses += float(loss(outputs, targets)) * len(inputs)
         metrics += float(metric(outputs, targets)) * len(inputs)
         samples += len(inputs)
@@ -333,7 +345,7 @@ def reestimate_norms_(
     model: nn.Module, source: Batches, *, batches: int, batch_size: int, seed: int
 ) -> None:
     """Replace the running statistics of batch norms by their means over some training batches."""
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = list_norms(model)
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]
@@ -345,6 +357,12 @@ def reestimate_norms_(
         norm.train()
     for inputs, _ in islice(source.batches(batch_size, seed=seed, augment=True), batches):
         model(inputs)
+        spend(FORWARD * len(inputs))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.train(was_training)
+
+
+def list_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Return the batch norms of ``model``."""
+    return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]

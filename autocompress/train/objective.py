@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from autocompress.errors import SettingError
+from autocompress.train.effort import FORWARD, spend
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Metric = Callable[[Tensor, Tensor], Tensor]
@@ -93,6 +94,7 @@ def make_distilled_loss(
         outputs = model(inputs)
         with torch.no_grad():
             wanted = teacher(inputs)
+        spend(FORWARD * len(inputs))
         taught = distance(outputs.float(), wanted.float())
         return (1 - share) * loss(outputs, targets) + share * taught
 
