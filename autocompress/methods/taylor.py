@@ -13,6 +13,7 @@ from autocompress.masks.cost import is_depthwise
 from autocompress.masks.project import Scores, column_units, rank_masks
 from autocompress.methods.base import TRAINING_PASS, Found, Request
 from autocompress.train.batches import Epochs
+from autocompress.train.effort import spend
 from autocompress.train.loop import autocast, fork_seed
 
 
@@ -71,6 +72,7 @@ class Taylor:
                 with autocast(inputs, on=train.autocast):
                     value = request.loss(model, inputs, targets)
                 value.backward()
+                spend(TRAINING_PASS * len(inputs))
                 taken.add(parameters)
         model.zero_grad(set_to_none=True)
         scores = taken.give(self.settings.batches)
