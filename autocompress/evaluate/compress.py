@@ -163,7 +163,7 @@ def compress(settings: CompressSettings, *, watch: Watch = ignore_report) -> Com
     folder = open_folder(run_dir)
     model, dense_key, dense_metrics = train_dense(task, folder)
     base = make_base(model, task)
-    pipeline = _Pipeline(settings, task, folder, base, folder.root / "checkpoints")
+    pipeline = _Pipeline(settings, task, folder, base, folder.checkpoints)
     phases = expand_steps(settings.method.steps)
     watch(PhaseReport(number=0, phases=len(phases), title="dense", metrics=dense_metrics))
     before, feasible = dense_key, ""

@@ -39,6 +39,7 @@ from autocompress.settings import settings_to_json
 from autocompress.shrink.compact import compact_model
 from autocompress.store.freight import Files, read_files, store_files
 from autocompress.store.run_folder import RunFolder, name_remedy
+from autocompress.train.checkpoint import Keepers
 from autocompress.train.effort import count_effort
 from autocompress.train.objective import resolve_loss, resolve_metric
 
@@ -177,19 +178,24 @@ class Evaluator:
         )
 
     def _run_stored(self, job: Job, base: Base, key: str) -> dict[str, float]:
+        keepers = Keepers(self.folder.checkpoints, key)
+        candidate, task, settings = job.candidate, self.task, self.settings
+        teacher, seed = self._dense, job.seed
         if job.stage == "round":
             pruned, metrics = evaluate_round(
-                base, job.candidate, self.task, self.settings, teacher=self._dense, seed=job.seed
+                base, candidate, task, settings, teacher=teacher, seed=seed, keepers=keepers
             )
             metrics |= self._time(job, pruned)
-            self.folder.write(key, lambda path: save_base(path, pruned, self.task, metrics))
+            self.folder.write(key, lambda path: save_base(path, pruned, task, metrics))
+            keepers.clear()
             return metrics
         finished = evaluate_full(
-            base, job.candidate, self.task, self.settings, teacher=self._dense, seed=job.seed
+            base, candidate, task, settings, teacher=teacher, seed=seed, keepers=keepers
         )
         if self.settings.latency is not None:
             finished.metrics.update(list_shares(self._bench.compare(finished.model)))
         self.folder.write(key, lambda path: save_finished(path, finished, self.task))
+        keepers.clear()
         return finished.metrics
 
     def read_table(self, key: str) -> LatencyTable:

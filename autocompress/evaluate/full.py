@@ -22,6 +22,7 @@ from autocompress.masks.mask import Masks, apply_masks_, parameter_masks
 from autocompress.masks.project import measure_energies
 from autocompress.masks.purify import PurifySettings, propagate, purify
 from autocompress.shrink.compact import compact_model
+from autocompress.train.checkpoint import NOT_KEPT, Keepers
 from autocompress.train.loop import reestimate_norms_, score_model
 
 # Float32 sums over at most some thousand terms in another order.
@@ -43,7 +44,7 @@ class Finished:
     metrics: dict[str, float]
 
 
-def evaluate_round(
+def evaluate_round(  # noqa: PLR0913 - what a model follows from, then what goes along
     base: Base,
     candidate: Candidate,
     task: Task,
@@ -51,6 +52,7 @@ def evaluate_round(
     *,
     teacher: Base,
     seed: int,
+    keepers: Keepers = NOT_KEPT,
 ) -> tuple[Base, dict[str, float]]:
     """Return the base of the next round: ``base`` pruned to ``candidate`` and retrained.
 
@@ -61,21 +63,23 @@ def evaluate_round(
         settings: ``settings.round`` says how long.
         teacher: The dense model, for distillation.
         seed: Of every draw.
+        keepers: Of its trainings, so that a job that was killed goes on.
 
     Returns:
         The new base without dead units, and its validation scores and cost. Its weights are
         not quantised; the cost is that at the bit widths of ``candidate``.
     """
+    train, keeper = settings.round.prune, keepers.open("prune")
     pruned, figures = prune_base(
-        base, candidate, task, settings, train=settings.round.prune, seed=seed
+        base, candidate, task, settings, train=train, seed=seed, keeper=keeper
     )
-    loss = make_retrain_loss(task, teacher, settings)
-    retrain_base_(pruned, task, settings.round.retrain, loss=loss, seed=seed + 1)
+    loss, keeper = make_retrain_loss(task, teacher, settings), keepers.open("retrain")
+    retrain_base_(pruned, task, settings.round.retrain, loss=loss, seed=seed + 1, keeper=keeper)
     pruned = shrink_base(mask_base(pruned, propagate(pruned.graph, pruned.masks)))
     return pruned, {**describe_base(pruned, task, candidate.bits), **figures}
 
 
-def evaluate_full(
+def evaluate_full(  # noqa: PLR0913 - what a model follows from, then what goes along
     base: Base,
     candidate: Candidate,
     task: Task,
@@ -83,6 +87,7 @@ def evaluate_full(
     *,
     teacher: Base,
     seed: int,
+    keepers: Keepers = NOT_KEPT,
 ) -> Finished:
     """Return the finished model of ``candidate``; reads the test set once.
 
@@ -94,13 +99,17 @@ def evaluate_full(
         EvaluationError: Training diverged, or the compact model computes something else.
     """
     full = settings.full
-    pruned, figures = prune_base(base, candidate, task, settings, train=full.prune, seed=seed)
-    loss = make_retrain_loss(task, teacher, settings)
-    retrain_base_(pruned, task, full.retrain, loss=loss, seed=seed + 1)
+    train, keeper = full.prune, keepers.open("prune")
+    pruned, figures = prune_base(
+        base, candidate, task, settings, train=train, seed=seed, keeper=keeper
+    )
+    loss, keeper = make_retrain_loss(task, teacher, settings), keepers.open("retrain")
+    retrain_base_(pruned, task, full.retrain, loss=loss, seed=seed + 1, keeper=keeper)
     figures["retrained_val_metric"] = score_base(pruned, task).metric
     figures["retrained_weights"] = float(count_masks(pruned.graph, pruned.masks).weights)
     purified = shrink_base(purify_base(pruned, task, full.purify, seed=seed + 2))
-    retrain_base_(purified, task, full.final, loss=loss, seed=seed + 3)
+    keeper = keepers.open("final")
+    retrain_base_(purified, task, full.final, loss=loss, seed=seed + 3, keeper=keeper)
     bits = candidate.bits
     figures |= quantize_base_(purified, bits, task, full.quantize, loss=loss, seed=seed + 4)
     purified = drop_zeros(purified, bits)

@@ -7,6 +7,7 @@ from autocompress.jobs import Candidate
 from autocompress.masks.mask import apply_masks_, parameter_masks
 from autocompress.methods.base import Request
 from autocompress.methods.choose import make_method
+from autocompress.train.checkpoint import Keeper
 from autocompress.train.loop import Hooks, Scores, TrainSettings, score_model, train_model_
 from autocompress.train.objective import (
     LOSSES,
@@ -17,7 +18,7 @@ from autocompress.train.objective import (
 )
 
 
-def prune_base(
+def prune_base(  # noqa: PLR0913 - what a pruning follows from, then what goes along
     base: Base,
     candidate: Candidate,
     task: Task,
@@ -25,6 +26,7 @@ def prune_base(
     *,
     train: TrainSettings,
     seed: int,
+    keeper: Keeper | None = None,
 ) -> tuple[Base, dict[str, float]]:
     """Return ``base`` pruned to ``candidate`` by the method of ``settings``, and its figures.
 
@@ -41,6 +43,7 @@ def prune_base(
         train=train,
         loss=make_task_loss(task.loss),
         seed=seed,
+        keeper=keeper,
     )
     found = make_method(settings.method).find_masks(request)
     pruned = mask_base(work, found.masks)
@@ -48,7 +51,13 @@ def prune_base(
 
 
 def retrain_base_(
-    base: Base, task: Task, train: TrainSettings, *, loss: BatchLoss, seed: int
+    base: Base,
+    task: Task,
+    train: TrainSettings,
+    *,
+    loss: BatchLoss,
+    seed: int,
+    keeper: Keeper | None = None,
 ) -> float:
     """Retrain the model of ``base`` with a fresh optimiser, zeros held after every step.
 
@@ -57,7 +66,9 @@ def retrain_base_(
     """
     held = parameter_masks(base.graph, base.masks, base.model)
     hooks = Hooks(on_step=lambda step: apply_masks_(base.model, held))
-    return train_model_(base.model, task.data.train, train, loss=loss, seed=seed, hooks=hooks)
+    return train_model_(
+        base.model, task.data.train, train, loss=loss, seed=seed, hooks=hooks, keeper=keeper
+    )
 
 
 def score_base(base: Base, task: Task) -> Scores:

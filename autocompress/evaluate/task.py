@@ -24,6 +24,7 @@ from autocompress.jobs import hash_json
 from autocompress.settings import settings_to_json
 from autocompress.store.artifacts import load, save_artifact
 from autocompress.store.run_folder import RunFolder, name_remedy
+from autocompress.train.checkpoint import Keeper, Keepers
 from autocompress.train.loop import TrainSettings, fork_seed, score_model, train_model_
 from autocompress.train.objective import (
     Loss,
@@ -230,9 +231,11 @@ def train_dense(task: Task, folder: RunFolder) -> tuple[nn.Module, str, dict[str
     """
     key = key_dense(task.settings)
     if not folder.has(key):
-        model = _obtain_dense(task)
+        keepers = Keepers(folder.checkpoints, key)
+        model = _obtain_dense(task, keepers.open("dense"))
         metrics = _score_dense(model, task)
         folder.write(key, partial(_save_dense, model=model, task=task, metrics=metrics))
+        keepers.clear()
     # Also after training: a first and a second run go on from the same bits.
     stored, figures = load_dense(task, folder, key)
     return stored, key, figures
@@ -283,7 +286,7 @@ def _read_metrics(folder: Path) -> dict[str, float]:
         ) from error
 
 
-def _obtain_dense(task: Task) -> nn.Module:
+def _obtain_dense(task: Task, keeper: Keeper | None) -> nn.Module:
     """Return the dense model from where the settings say."""
     settings, model = task.settings, task.make_model()
     if settings.checkpoint:
@@ -293,7 +296,8 @@ def _obtain_dense(task: Task) -> nn.Module:
         returned = trainer(model, task.data.train, settings.seed)
         return returned if isinstance(returned, nn.Module) else model
     loss = make_task_loss(task.loss)
-    train_model_(model, task.data.train, settings.train, loss=loss, seed=settings.seed)
+    source, seed = task.data.train, settings.seed
+    train_model_(model, source, settings.train, loss=loss, seed=seed, keeper=keeper)
     return model
 
 

@@ -45,6 +45,11 @@ class RunFolder:
         """Return what :func:`open_folder` opens it by."""
         return str(self.root) if self.depot is None else self.depot.bucket.url
 
+    @property
+    def checkpoints(self) -> Path:
+        """Return where trainings in progress are kept, on this machine."""
+        return self.root / "checkpoints"
+
     def prepare(self) -> None:
         """Make sure that a store can be written to, before anything is worked out for it.
 

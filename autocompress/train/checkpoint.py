@@ -9,6 +9,7 @@ import pickle
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,8 @@ from autocompress.errors import ArtifactError
 from autocompress.jobs import hash_json
 
 MAGIC = b"autocompress-training 1\n"  # Then the SHA-256 of what follows, in 64 digits.
+
+SECONDS = 60.0  # Between two writes.
 
 _DIGITS = 64
 # What torch.load reads without trusting a file; subclasses it does not.
@@ -62,6 +65,7 @@ class Keeper:
         key: What else the training follows from and the file must agree with: data, loss,
             what the hooks do.
         seconds: Time between two writes, and before the first, 0 or more.
+        lenient: Whether a damaged file is ignored, where nobody is there to delete it.
     """
 
     def __init__(
@@ -69,7 +73,8 @@ class Keeper:
         path: Path,
         *,
         key: str = "",
-        seconds: float = 60.0,
+        seconds: float = SECONDS,
+        lenient: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if not seconds >= 0:
@@ -77,6 +82,7 @@ class Keeper:
         self.path = path
         self.key = key
         self.seconds = seconds
+        self.lenient = lenient
         self._clock = clock
         self._due = math.inf
         self._start: dict[str, Any] = {}
@@ -97,7 +103,13 @@ class Keeper:
         self._due = self._clock() + self.seconds
         _check_plain(self._start, "checkpoint")
         self._gather()  # Refuses at once what the first write would refuse.
-        record = self._read()
+        try:
+            record = self._read()
+        except ArtifactError as error:
+            if not self.lenient:
+                raise
+            _log.warning("%s; it begins again", error)
+            return False
         if record is None:
             return False
         stored = record["start"]
@@ -170,6 +182,40 @@ class Keeper:
             f"{self.path}: cannot go on from this checkpoint: {cause}; delete it to begin this "
             "training again"
         )
+
+
+@dataclass(frozen=True)
+class Keepers:
+    """Keepers of the trainings of one job, one file each.
+
+    A job that was killed runs its trainings again: those that were over go on from their last
+    minute and end with the same bits, so the next one is known again by the model it starts with.
+
+    Attributes:
+        folder: Where the files lie; None keeps nothing.
+        key: Of what the job makes.
+        seconds: Time between two writes of a training.
+    """
+
+    folder: Path | None = None
+    key: str = ""
+    seconds: float = SECONDS
+
+    def open(self, name: str) -> Keeper | None:
+        """Return what keeps the training called ``name`` of the job."""
+        if self.folder is None:
+            return None
+        path = self.folder / f"{self.key}-{name}.training"
+        return Keeper(path, key=self.key, seconds=self.seconds, lenient=True)
+
+    def clear(self) -> None:
+        """Remove all files of the job: what came of it is stored."""
+        if self.folder is not None:
+            for path in self.folder.glob(f"{self.key}-*.training*"):
+                path.unlink(missing_ok=True)
+
+
+NOT_KEPT = Keepers()
 
 
 class Tensors:
