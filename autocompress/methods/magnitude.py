@@ -31,6 +31,7 @@ class Magnitude:
 
     def find_masks(self, request: Request) -> Found:
         """Return the projection of the weights as they are."""
+        request.model.eval()
         energies = measure_energies(request.graph, request.model, norm=self.settings.norm)
         masks = project_masks(request.graph, energies, request.candidate, within=request.within)
         return Found(masks=masks, figures={})

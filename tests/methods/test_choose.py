@@ -1,108 +1,76 @@
-"""Laws that every method of the list obeys."""
-
-from collections.abc import Iterator
-from typing import Literal
-
 import pytest
-import torch
-from torch import Tensor
 
-from autocompress.jobs import Candidate
-from autocompress.masks.mask import (
-    Masks,
-    apply_masks_,
-    close_masks,
-    count_kept,
-    full_masks,
-    parameter_masks,
-)
-from autocompress.methods.base import Found, Request
-from autocompress.methods.choose import METHODS, MethodSettings, make_method
-from autocompress.train.admm import AdmmSettings
-from autocompress.train.loop import TrainSettings
-from autocompress.train.objective import make_task_loss
-from tests.hand_made import IMAGE, MAKERS, HandMade
+from autocompress.errors import SettingError
+from autocompress.methods.admm import Admm
+from autocompress.methods.choose import MethodSettings, make_method
+from autocompress.methods.group_lasso import GroupLasso, GroupLassoSettings
+from autocompress.methods.magnitude import Magnitude, MagnitudeSettings
+from autocompress.methods.spp import Spp, SppSettings
+from autocompress.methods.taylor import Taylor, TaylorSettings
+from autocompress.settings import hash_settings, parse_settings, settings_to_json
 
-Name = Literal["admm", "magnitude"]
-CANDIDATES = {
-    "sequential": Candidate(filters={"0": 3, "3": 2}, columns={"0": 7, "3": 20, "6": 50}),
-    "residual": Candidate(filters={"left": 2}, columns={"left": 5, "right": 6, "last": 11}),
-    "concat": Candidate(
-        filters={"left": 2, "right": 1}, columns={"left": 5, "right": 6, "last": 20}
-    ),
-    "depthwise": Candidate(filters={"0": 3}, columns={"0": 1, "3": 4}),
-    "grouped": Candidate(filters={"0": 2, "1": 1}, columns={"0": 6, "2": 15}),
+BEFORE = {  # As settings were written when admm and magnitude were all there was.
+    "name": "admm",
+    "admm": {
+        "form": "proximal",
+        "rho_first": 100,
+        "rho_last": 100,
+        "updates": 20,
+        "dual": True,
+        "stop_change": 0,
+        "stop_residual": 0,
+    },
 }
 
 
-class Noise:
-    """Random images whose target is the mean of the output."""
-
-    def __len__(self) -> int:
-        return 96
-
-    def batches(
-        self, size: int, *, seed: int | None = None, augment: bool = False
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        generator = torch.Generator().manual_seed(seed or 0)
-        for _ in range(len(self) // size):
-            images = torch.randn(size, *IMAGE, generator=generator)
-            yield images, images.mean((1, 2, 3))
+def test_settings_from_before_the_other_methods_stay_equal() -> None:
+    assert settings_to_json(MethodSettings()) == BEFORE
+    assert parse_settings(MethodSettings, BEFORE) == MethodSettings()
+    assert settings_to_json(MethodSettings(name="magnitude")) == {**BEFORE, "name": "magnitude"}
 
 
-def mean_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    return (outputs.flatten(1).mean(1) - targets).square().mean()
+def test_tables_are_read_and_given_to_their_methods() -> None:
+    record = {
+        "magnitude": {"norm": 1},
+        "taylor": {"batches": 3},
+        "group_lasso": {"strength": 2.5},
+        "spp": {"every": 9},
+    }
+    settings = {name: parse_settings(MethodSettings, {**record, "name": name}) for name in record}
+
+    assert make_method(settings["magnitude"]) == Magnitude(settings=MagnitudeSettings(norm=1))
+    assert make_method(settings["taylor"]) == Taylor(settings=TaylorSettings(batches=3))
+    lasso = GroupLasso(settings=GroupLassoSettings(strength=2.5))
+    assert make_method(settings["group_lasso"]) == lasso
+    assert make_method(settings["spp"]) == Spp(settings=SppSettings(every=9))
+    for one in settings.values():
+        again = parse_settings(MethodSettings, settings_to_json(one))
+        assert again == one
+        assert hash_settings(again) == hash_settings(one) != hash_settings(MethodSettings())
 
 
-def find(method: Name, made: HandMade, candidate: Candidate, within: Masks, seed: int) -> Found:
-    settings = MethodSettings(
-        name=method, admm=AdmmSettings(rho_first=30.0, rho_last=30.0, updates=4)
-    )
-    request = Request(
-        model=made.model,
-        graph=made.graph,
-        within=within,
-        candidate=candidate,
-        source=Noise(),
-        train=TrainSettings(epochs=4, batch_size=8),
-        loss=make_task_loss(mean_loss),
-        seed=seed,
-    )
-    return make_method(settings).find_masks(request)
+def test_without_a_table_a_method_has_its_defaults() -> None:
+    assert make_method(MethodSettings()) == Admm()
+    assert make_method(MethodSettings(name="magnitude")) == Magnitude()
+    assert make_method(MethodSettings(name="taylor")) == Taylor()
+    assert make_method(MethodSettings(name="group_lasso")) == GroupLasso()
+    assert make_method(MethodSettings(name="spp")) == Spp()
 
 
-@pytest.mark.parametrize("net", CANDIDATES)
-@pytest.mark.parametrize("method", METHODS)
-def test_masks_are_closed_and_keep_exactly_what_was_asked(method: Name, net: str) -> None:
-    made = MAKERS[net]()
-
-    masks = find(method, made, CANDIDATES[net], full_masks(made.graph), 0).masks
-
-    assert count_kept(made.graph, masks) == CANDIDATES[net]
-    closed = close_masks(made.graph, masks)
-    assert all(torch.equal(closed.columns[name], kept) for name, kept in masks.columns.items())
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_the_same_seed_gives_the_same_masks(method: Name) -> None:
-    found = [
-        find(method, made, CANDIDATES["sequential"], full_masks(made.graph), 5)
-        for made in (MAKERS["sequential"](), MAKERS["sequential"]())
-    ]
-
-    assert torch.equal(found[0].masks.units, found[1].masks.units)
-    assert found[0].figures == found[1].figures
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_what_an_earlier_round_removed_stays_away(method: Name) -> None:
-    made = MAKERS["sequential"]()
-    first = find(method, made, CANDIDATES["sequential"], full_masks(made.graph), 0).masks
-    apply_masks_(made.model, parameter_masks(made.graph, first, made.model))
-    weights = made.model.get_parameter("3.weight").detach().clone()
-
-    second = find(method, made, CANDIDATES["sequential"], first, 1).masks
-
-    assert torch.equal(second.units, first.units)
-    now = made.model.get_parameter("3.weight").detach()
-    assert not (now[weights == 0] != 0).any()
+@pytest.mark.parametrize(
+    ("table", "key", "value"),
+    [
+        ("magnitude", "norm", 3),
+        ("taylor", "batches", 0),
+        ("group_lasso", "strength", 0.0),
+        ("group_lasso", "updates", 0),
+        ("spp", "step", 1.5),
+        ("spp", "share", 0.0),
+        ("spp", "hold", 1.0),
+        ("spp", "every", 0),
+        ("spp", "updates", 0),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(table: str, key: str, value: float) -> None:
+    with pytest.raises(SettingError, match=table):
+        parse_settings(MethodSettings, {table: {key: value}})
