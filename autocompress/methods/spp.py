@@ -149,7 +149,7 @@ class _Run:
         self._chances = Chances(request.graph, request.within, request.candidate)
         drawn = np.random.SeedSequence(request.seed, spawn_key=(1,)).generate_state(1)
         self._generator = torch.Generator().manual_seed(int(drawn[0]))
-        self._cover = _Cover(request.model, request.graph)
+        self._cover = Cover(request.model, request.graph)
         self._frozen, self._random = False, 0.0
 
     def hide_(self) -> None:
@@ -233,7 +233,7 @@ class _Place:
     columns: Tensor | None
 
 
-class _Cover:
+class Cover:
     """Takes groups out of a model for one step, without losing the values of its weights."""
 
     def __init__(self, model: nn.Module, graph: LayerGraph) -> None:
