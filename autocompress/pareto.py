@@ -35,6 +35,24 @@ def find_front(costs: NDArray[np.float64]) -> NDArray[np.bool_]:
     return front
 
 
+def measure_hypervolume(costs: NDArray[np.float64], reference: tuple[float, float]) -> float:
+    """Return the area that a front of two objectives dominates, up to a point of reference.
+
+    Source: Zitzler and Thiele, 1998, size of the space covered.
+
+    Args:
+        costs: Shape (points, 2), both minimised; rows with a NaN, and those not better than
+            ``reference`` in both, add nothing.
+        reference: The worst of both.
+    """
+    costs = np.asarray(costs, dtype=np.float64).reshape(-1, 2)
+    rows = costs[(costs < reference).all(axis=1)]  # False for a NaN.
+    rows = rows[find_front(rows)]
+    rows = rows[rows[:, 0].argsort()]
+    ends = np.append(rows[1:, 0], reference[0])
+    return float(((ends - rows[:, 0]) * (reference[1] - rows[:, 1])).sum())
+
+
 def _sweep_sorted(rows: NDArray[np.float64]) -> NDArray[np.intp]:
     """Return the positions of the front among sorted rows of one or two objectives."""
     if len(rows) == 0:

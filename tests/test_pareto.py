@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from autocompress.pareto import find_front
+from autocompress.pareto import find_front, measure_hypervolume
 
 Costs = NDArray[np.float64]
 
@@ -96,3 +96,19 @@ def test_ten_thousand_points_take_less_than_100_ms(objectives: int, *, all_on_fr
     # CPU seconds: other processes share this machine's cores.
     assert min(times_s) < 0.1
     assert fronts[0].all() == all_on_front
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12))
+def test_a_hypervolume_is_the_number_of_unit_squares_that_some_point_dominates(
+    points: list[tuple[int, int]],
+) -> None:
+    reference = (8, 7)
+    squares = {
+        (x, y)
+        for x in range(reference[0])
+        for y in range(reference[1])
+        if any(a <= x and b <= y for a, b in points)
+    }
+    costs = np.array([*points, (np.nan, 0)], dtype=np.float64)
+
+    assert measure_hypervolume(costs, reference) == len(squares)

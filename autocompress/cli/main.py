@@ -15,6 +15,7 @@ from autocompress import __version__
 from autocompress.cli import (
     bench,
     clean,
+    compare,
     compress,
     dashboard,
     export,
@@ -59,6 +60,7 @@ def make_app() -> typer.Typer:
     for reader in (study.status, study.pareto, study.select, study.sensitivity):
         app.command()(reader)
     app.command()(search.finalize)
+    app.command()(compare.compare)
     app.command()(compress.compress)
     app.command()(study.report)
     app.command()(watch.watch)
