@@ -1,58 +1,14 @@
-"""Torch-Pruning as a user would call it, with its density bisected to a share of the MACs."""
+"""One pruning ratio in every layer by Torch-Pruning, for ``experiments/latency/equal.py``."""
 
-import copy
-
-import torch_pruning as tp
 from torch import Tensor, nn
-
-from autocompress.graph.trace import measure_macs
-
-HALVINGS = 12
+from torch_pruning_peer import prune_to_share  # Lies beside this file.
 
 
 def prune_uniform(
     model: nn.Module, example: Tensor, share: float, *, multiple: int | None = None
 ) -> tuple[nn.Module, float]:
-    """Return ``model`` with one pruning ratio in every layer, the weakest L2 groups gone.
+    """Return ``model`` with the weakest L2 groups of every layer gone, and its share of the MACs.
 
-    Args:
-        model: Its last linear layer keeps its outputs; not changed.
-        example: One batch.
-        share: Most of the dense model's MACs that may stay.
-        multiple: Widths are rounded to multiples of this, as Torch-Pruning's ``round_to`` does.
-
-    Returns:
-        The smaller model, and the share of the MACs that it has.
+    Arguments as for :func:`torch_pruning_peer.prune_to_share`.
     """
-    dense_macs = measure_macs(copy.deepcopy(model).eval(), example)
-    best, best_share = None, 0.0
-    low, high = 0.0, 1.0
-    for _ in range(HALVINGS):
-        ratio = (low + high) / 2
-        made = _prune(model, example, ratio, multiple)
-        reached = measure_macs(made, example) / dense_macs
-        if reached <= share:
-            high = ratio
-            if reached > best_share:
-                best, best_share = made, reached
-        else:
-            low = ratio
-    if best is None:
-        raise ValueError(f"no ratio leaves at most {share} of the MACs")
-    return best, best_share
-
-
-def _prune(model: nn.Module, example: Tensor, ratio: float, multiple: int | None) -> nn.Module:
-    made = copy.deepcopy(model).eval()
-    last = [one for one in made.modules() if isinstance(one, nn.Linear)][-1:]
-    pruner = tp.pruner.BasePruner(
-        made,
-        example,
-        importance=tp.importance.GroupMagnitudeImportance(p=2),
-        pruning_ratio=ratio,
-        global_pruning=False,
-        ignored_layers=last,
-        round_to=multiple,
-    )
-    pruner.step()
-    return made
+    return prune_to_share(model, example, share, multiple=multiple)
