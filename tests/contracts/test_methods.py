@@ -23,6 +23,7 @@ from autocompress.masks.mask import (
 )
 from autocompress.methods.base import Found
 from autocompress.methods.choose import METHODS, MethodName, MethodSettings, make_method
+from autocompress.methods.group_lasso import GroupLassoSettings
 from autocompress.methods.spp import SppSettings
 from autocompress.methods.taylor import TaylorSettings
 from autocompress.train.admm import AdmmSettings
@@ -61,6 +62,7 @@ class Case:
             name=self.method,
             admm=AdmmSettings(rho_first=30.0, rho_last=30.0, updates=4),
             taylor=TaylorSettings(batches=3),
+            group_lasso=GroupLassoSettings(updates=5),
             spp=SppSettings(updates=15),
         )
         request = replace(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from autocompress.errors import ArtifactError
 from autocompress.jobs import Candidate
-from autocompress.masks.mask import count_kept, full_masks, open_columns
+from autocompress.masks.mask import Masks, count_kept, full_masks, open_columns
 from autocompress.masks.project import rank_masks
 from autocompress.methods.chances import Chances, join_groups, measure_change
 from tests.asked import CANDIDATES
@@ -97,6 +97,25 @@ def test_stopped_at_any_update_it_leaves_enough_of_everything(seed: int, updates
         opened = bounds.columns[layer.name] & open_columns(masks, layer)
         wanted = min(candidate.columns[layer.name], int(opened.sum()))
         assert int(masks.columns[layer.name].sum()) == wanted
+
+
+def test_columns_wait_for_units_that_could_take_too_many_along() -> None:
+    """Of the units of layer 0 the best has two columns left in layer 3, the others nine."""
+    full = full_masks(GRAPH)
+    few = full.columns["3"].clone()
+    few[2:9] = False
+    bounds = Masks(full.units, {**full.columns, "3": few})
+    candidate = Candidate(filters={"0": 1}, columns={"3": 2})
+    chances = Chances(GRAPH, bounds, candidate)
+    scores = torch.linspace(1, 2, len(chances.p), dtype=torch.float64)  # Its columns go first,
+    scores[0] = 3.0  # but the unit stays.
+
+    while not chances.done:
+        chances.update(scores, step=0.1, share=0.25)
+
+    masks = chances.masks()
+    assert masks.units[:4].tolist() == [True, False, False, False]
+    assert masks.columns["3"].nonzero().flatten().tolist() == [0, 1]
 
 
 def test_a_group_that_was_ranked_wrongly_at_first_recovers() -> None:
