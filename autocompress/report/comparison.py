@@ -12,7 +12,7 @@ import pandas as pd
 from autocompress.errors import SettingError
 from autocompress.masks.cost import Cost
 from autocompress.pareto import measure_hypervolume
-from autocompress.report.frames import Column, Direction
+from autocompress.report.frames import Column, Direction, read_column
 from autocompress.search.budget import Budget
 from autocompress.search.compare import Comparison, Run, find_resource
 from autocompress.search.controller import SearchResult
@@ -76,21 +76,16 @@ def make_runs_frame(rows: Sequence[Row]) -> pd.DataFrame:
     """Return a row for each run, fixed columns first, then what else some rows say."""
     known = [column.name for column in RUN_COLUMNS]
     others = dict.fromkeys(key for row in rows for key in row if key not in known)
-    frame = pd.DataFrame(rows, columns=[*known, *others])
-    for column in RUN_COLUMNS:
-        if column.kind == "text":
-            frame[column.name] = frame[column.name].fillna("").astype("str")
-        else:
-            values = pd.to_numeric(frame[column.name]).astype("float64")
-            frame[column.name] = values.astype("Int64") if column.kind == "count" else values
-    return frame
+    fixed = {column.name: read_column(column, rows) for column in RUN_COLUMNS}
+    return pd.DataFrame({**fixed, **{key: [row.get(key) for row in rows] for key in others}})
 
 
 def read_peers(paths: Sequence[Path], comparison: Comparison) -> list[Row]:
     """Return the rows of other tools' runs, one JSON object a line.
 
     Each has an arm, a seed, a budget (its name, also as ``macs=0.5``, its table, or its number
-    where it has one limit), a validation and a test metric. Where ``share`` is missing it follows from the resource.
+    where it has one limit), a validation and a test metric. Where ``share`` is missing it
+    follows from the resource.
 
     Raises:
         SettingError: A file cannot be read, or a row lacks a key or contradicts another one.

@@ -109,7 +109,7 @@ def trials_frame(study: optuna.Study) -> pd.DataFrame:
     trials = study.get_trials(deepcopy=False)
     attrs = [read_trial(trial.user_attrs) for trial in trials]
     complete = np.array([trial.state.name == "COMPLETE" for trial in trials], dtype=np.bool_)
-    data = {column.name: _read_column(column, attrs) for column in ATTR_COLUMNS}
+    data = {column.name: read_column(column, attrs) for column in ATTR_COLUMNS}
     sound = complete & np.isfinite(data["energy"].to_numpy()) & (data["error"] == "").to_numpy()
     # A NaN constraint is not met: "<= 0" is False for it.
     within = [all(value <= 0 for value in trial.constraints.values()) for trial in trials]
@@ -221,12 +221,8 @@ def read_spec(study: optuna.Study) -> dict[str, Any]:
     return dict(json.loads(spec) if isinstance(spec, str) else spec)
 
 
-def _read_costs(rows: pd.DataFrame, name: str, direction: Direction) -> NDArray[np.float64]:
-    values = rows[name].to_numpy(dtype=np.float64, na_value=np.nan)
-    return -values if name in RAISED and direction == "maximize" else values
-
-
-def _read_column(column: Column, attrs: Sequence[Mapping[str, Any]]) -> pd.Series:
+def read_column(column: Column, attrs: Sequence[Mapping[str, Any]]) -> pd.Series:
+    """Return the values of a column in ``attrs``, with its type."""
     values = [row.get(column.name) for row in attrs]
     if column.kind == "text":
         return pd.Series(["" if value is None else str(value) for value in values], dtype="str")
@@ -237,3 +233,8 @@ def _read_column(column: Column, attrs: Sequence[Mapping[str, Any]]) -> pd.Serie
         floats[~np.isfinite(floats)] = np.nan
         return pd.Series(np.rint(floats)).astype("Int64")
     return pd.Series(floats)
+
+
+def _read_costs(rows: pd.DataFrame, name: str, direction: Direction) -> NDArray[np.float64]:
+    values = rows[name].to_numpy(dtype=np.float64, na_value=np.nan)
+    return -values if name in RAISED and direction == "maximize" else values
