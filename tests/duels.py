@@ -36,7 +36,7 @@ purify = {{ evaluations = 0 }}
 
 [compare]
 seeds = [0, 1]
-samples = 1400
+samples = 900
 budgets = [{{ macs = 0.5 }}, {{ macs = 0.3 }}]
 searchers = ["random"]
 methods = ["magnitude", "admm"]

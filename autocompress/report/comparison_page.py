@@ -241,4 +241,5 @@ def _make_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _name_epochs(lengths: Mapping[str, TrainSettings]) -> str:
-    return ", ".join(f"{one.epochs:g} epochs ({name})" for name, one in lengths.items())
+    words = {name: "epoch" if one.epochs == 1 else "epochs" for name, one in lengths.items()}
+    return ", ".join(f"{one.epochs:g} {words[name]} ({name})" for name, one in lengths.items())

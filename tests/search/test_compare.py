@@ -33,7 +33,7 @@ WRONG = {
     "a seed twice": ("[0, 1]", "[1, 1]", "each once and 0 or more, got 1, 1"),
     "key of a budget": ("{ macs = 0.3 }", "{ mac = 0.3 }", r"budgets\[1\].mac: .* mean 'macs'"),
     "empty budget": ("{ macs = 0.3 }", "{ }", r"budgets\[1\]: want a limit on macs, .* got none"),
-    "samples": ("samples = 1400", "samples = -1", "compare.samples: want 0 or more, got -1"),
+    "samples": ("samples = 900", "samples = -1", "compare.samples: want 0 or more, got -1"),
     "no arm": ('["random"]', "[]", "compare: want searchers or arms, got neither"),
     "reference": ("samples", 'reference = "me"\nsamples', "reference: want some of .*'me'"),
     "key of an arm": ("[compare]", ARM + '"search.stp" = 1\n[compare]', r"own: search.stp: no"),
@@ -105,11 +105,11 @@ def test_every_searcher_and_method_can_be_an_arm(tmp_path: Path) -> None:
     assert list(alone) == list(SEARCHERS)
 
 
-@pytest.mark.parametrize(("samples", "step"), [(1, 9.0), (1400, 9.0), (5000, 1.3)])
+@pytest.mark.parametrize(("samples", "step"), [(1, 9.0), (900, 9.0), (5000, 1.3)])
 def test_no_run_may_spend_more_samples_or_leave_an_evaluation_of_each_round(
     tmp_path: Path, samples: int, step: float
 ) -> None:
-    changes = (("samples = 1400", f"samples = {samples}"), ("step = 9.0", f"step = {step}"))
+    changes = (("samples = 900", f"samples = {samples}"), ("step = 9.0", f"step = {step}"))
     rounds = {"macs0.5": 1 if step > 2 else 3, "macs0.3": 1 if step > 2 else 5}
 
     comparison = plan_duel(tmp_path, *changes)
@@ -122,7 +122,7 @@ def test_no_run_may_spend_more_samples_or_leave_an_evaluation_of_each_round(
 
 
 def test_without_samples_the_settings_say_how_many_evaluations(tmp_path: Path) -> None:
-    comparison = plan_duel(tmp_path, ("samples = 1400", "samples = 0"), ("chains", "evaluations"))
+    comparison = plan_duel(tmp_path, ("samples = 900", "samples = 0"), ("chains", "evaluations"))
 
     assert {one.settings.search.evaluations for one in comparison.runs} == {1}
 
