@@ -23,11 +23,12 @@ class GroupLassoSettings:
     Attributes:
         strength: Sum over the training of how far a step pulls a group towards zero, above 0;
             in units of the norm that the group would have with weights as large as those of
-            its layers at the start. With 1 a typical group that has no gradient ends at zero.
+            its layers at the start. With 1 a typical group that has no gradient ends at zero;
+            with more it is there earlier, and the rest of the training is without it.
         updates: Rankings over the whole training, 1 or more; at most one per step.
     """
 
-    strength: float = 4.0
+    strength: float = 16.0
     updates: int = 20
 
     def __post_init__(self) -> None:
