@@ -8,6 +8,7 @@ import pytest
 from autocompress.errors import SettingError
 from autocompress.evaluate.settings import EvaluateSettings
 from autocompress.settings import (
+    change_settings,
     flatten_settings,
     hash_settings,
     parse_settings,
@@ -114,3 +115,23 @@ def test_tables_read_back_are_the_same_tables() -> None:
     again = settings_to_json(parse_settings(EvaluateSettings, record))
 
     assert json.dumps(again) == json.dumps(record)
+
+
+def test_changes_by_dotted_key_are_read_as_strictly_as_a_file() -> None:
+    outer = Outer(name="a", limit=2.0, options={"width": 4})
+
+    changed = change_settings(outer, {"inner.epochs": 5, "count": 1})
+
+    assert changed == Outer(
+        name="a", limit=2.0, options={"width": 4}, count=1, inner=Inner(epochs=5.0)
+    )
+    assert change_settings(outer, {}) == outer
+    for key, value, error in (
+        ("inner.epoch", 5, "did you mean 'epochs'"),
+        ("inner.epochs", 0, "inner.epochs: want a value above 0"),
+        ("count", "many", "count: "),
+        ("name.first", 1, "'name' is a value, not a table"),
+        ("inner.", 1, "want KEY.KEY=VALUE"),
+    ):
+        with pytest.raises(SettingError, match=error):
+            change_settings(outer, {key: value})
