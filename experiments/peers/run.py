@@ -33,14 +33,15 @@ from autocompress.search.spec import Settings
 from autocompress.settings import read_settings, settings_to_json
 from autocompress.store.run_folder import RunFolder
 from autocompress.train.checkpoint import Keeper
-from autocompress.train.loop import Hooks, TrainSettings, count_steps, score_model, train_model_
+from autocompress.train.effort import TRAINING, count_effort
+from autocompress.train.loop import Hooks, score_model, train_model_
 from experiments.peers.effort import Effort
 from experiments.peers.torch_pruning_peer import WAYS, add_gradients_, prune_to_share
 
-LONGER = "uniform-longer"
+PRUNING = {f"tp-{name}": way for name, way in WAYS.items()}
+LONGER = "tp-uniform-longer"
 FASTNAS = {"fastnas": "metric", "fastnas-loss": "loss"}
-ARMS = (*WAYS, LONGER, *FASTNAS)
-TRAINED = 3  # Passes that training a sample counts as; a forward pass alone is 1.
+ARMS = (*PRUNING, LONGER, *FASTNAS)
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def main() -> None:
         **score(model, task),
         **measure(model, run),
         "search_samples": effort.search_samples,
-        "samples": effort.search_samples + TRAINED * trained,
+        "samples": effort.search_samples + trained,
         "evaluations": effort.evaluations,
         "prune_s": effort.prune_s,
         "seconds": effort.seconds,
@@ -142,13 +143,13 @@ def prune(run: Run) -> tuple[nn.Module, dict[str, Any]]:
             seed=options.seed,
         )
     else:
-        way = WAYS[options.arm.removesuffix("-longer")]
+        way = PRUNING[options.arm.removesuffix("-longer")]
         work = copy.deepcopy(run.dense)
         if way.is_taylor:
             size = run.evaluate.full.retrain.batch_size
             batches = task.data.train.batches(size, seed=options.seed, augment=True)
             seen = add_gradients_(work, batches, task.loss, options.taylor_batches)
-            effort.search_samples = TRAINED * seen
+            effort.search_samples = TRAINING * seen
         # On the CPU, so that ties and sums are the same everywhere.
         fill, example = way.scope == "layer", task.example().cpu()
         model, _ = prune_to_share(work.cpu(), example, options.share, way=way, fill=fill)
@@ -157,10 +158,10 @@ def prune(run: Run) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def tune_(model: nn.Module, run: Run) -> int:
-    """Fine-tune ``model`` as the study says, and return the samples that were trained on."""
+    """Fine-tune ``model`` as the study says, and return what that counts in samples."""
     train, source, effort = run.evaluate.full.retrain, run.task.data.train, run.effort
     if run.options.arm == LONGER:
-        more = run.options.extra_samples / TRAINED / len(source)
+        more = run.options.extra_samples / TRAINING / len(source)
         train = replace(train, epochs=train.epochs + more)
     loss = make_retrain_loss(run.task, make_base(run.dense, run.task), run.evaluate)
     due = effort.seconds + 30
@@ -174,14 +175,10 @@ def tune_(model: nn.Module, run: Run) -> int:
     keeper = Keeper(run.kept / "training.kept", seconds=30)
     seed = run.options.seed + 1
     hooks = Hooks(on_step=count_time)
-    train_model_(model, source, train, loss=loss, seed=seed, hooks=hooks, keeper=keeper)
+    with count_effort() as spent:
+        train_model_(model, source, train, loss=loss, seed=seed, hooks=hooks, keeper=keeper)
     effort.write()
-    return count_trained(train, len(source), count_steps(source, train))
-
-
-def count_trained(train: TrainSettings, samples: int, steps: int) -> int:
-    """Return the samples in all batches of a training; an epoch drops a short last one."""
-    return steps * min(train.batch_size, samples)
+    return spent.samples
 
 
 def score(model: nn.Module, task: Task) -> dict[str, float]:
