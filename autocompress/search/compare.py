@@ -38,7 +38,8 @@ class CompareSettings:
     Attributes:
         seeds: Of the search and its evaluations; one run of each arm for each.
         samples: Samples that all fast evaluations of one run may send through the network, so
-            that all arms spend the same; 0 keeps ``search.evaluations``.
+            that all arms spend the same; 0 keeps ``search.evaluations``, and so does a named arm
+            that sets it: those that need no search are one evaluation.
         budgets: One after the other; empty takes ``budget``.
         searchers: With each of ``methods`` one arm; empty leaves only the named arms.
         methods: Keys of the methods; empty keeps ``evaluate.method``.
@@ -158,7 +159,12 @@ def plan_comparison(
     runs = []
     for name, budget in budgets.items():
         check_reachable(resolve_settings(replace(plain, budget=budget)), meter.graph)
-        timed = {arm: meter.settle(replace(one, budget=budget)) for arm, one in chosen.items()}
+        timed = {
+            arm: replace(one, budget=budget)
+            if _sets_evaluations(compare, arm)
+            else meter.settle(replace(one, budget=budget))
+            for arm, one in chosen.items()
+        }
         for seed in compare.seeds:
             for arm, settings in timed.items():
                 study = f"{plain.name}-{name}-{arm}-{seed}"
@@ -211,6 +217,11 @@ def make_arms(settings: Settings, compare: CompareSettings) -> dict[str, Setting
         except SettingError as error:
             raise SettingError(f"compare.arms.{name}: {error}") from error
     return made
+
+
+def _sets_evaluations(compare: CompareSettings, arm: str) -> bool:
+    """Return whether an arm says itself how many evaluations it takes."""
+    return "search.evaluations" in flatten_settings(compare.arms.get(arm, {}))
 
 
 def name_budget(budget: Budget) -> str:

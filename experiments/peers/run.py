@@ -29,7 +29,7 @@ from autocompress.evaluate.settings import EvaluateSettings
 from autocompress.evaluate.task import Task, open_task, train_dense
 from autocompress.graph.trace import measure_macs
 from autocompress.jobs import hash_json
-from autocompress.search.spec import Settings
+from autocompress.search.compare import Compared
 from autocompress.settings import read_settings, settings_to_json
 from autocompress.store.run_folder import RunFolder
 from autocompress.train.checkpoint import Keeper
@@ -74,7 +74,7 @@ def main() -> None:
         return
     dense_seed = options.seed if options.dense_seed is None else options.dense_seed
     changes = [f"task.data.root={options.data}", f"task.seed={dense_seed}", *options.changes]
-    settings = read_settings(Settings, options.settings, changes)
+    settings = read_settings(Compared, options.settings, changes)
     torch.set_num_threads(options.threads)
     task = open_task(settings.task)
     dense = train_dense(task, RunFolder(options.runs))[0].eval()

@@ -121,6 +121,17 @@ def test_no_run_may_spend_more_samples_or_leave_an_evaluation_of_each_round(
         assert samples < (evaluations + 1) * each
 
 
+def test_an_arm_that_sets_its_evaluations_keeps_them(tmp_path: Path) -> None:
+    arm = ARM + '"search.searcher" = "uniform"\n"search.evaluations" = 3\n[compare]'
+
+    runs = plan_duel(tmp_path, ("[compare]", arm), ("samples = 900", "samples = 9000")).runs
+
+    own = {run.settings.search.evaluations for run in runs if run.arm == "own"}
+    others = {run.settings.search.evaluations for run in runs if run.arm != "own"}
+    assert own == {3}
+    assert min(others) > 3
+
+
 def test_without_samples_the_settings_say_how_many_evaluations(tmp_path: Path) -> None:
     comparison = plan_duel(tmp_path, ("samples = 900", "samples = 0"), ("chains", "evaluations"))
 
