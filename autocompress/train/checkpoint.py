@@ -53,7 +53,7 @@ class Part(Protocol):
 
 
 class Keeper:
-    """Keeps a training in one file, written now and then while it runs.
+    """Keeps a training in one file, written now and then while it runs, and when it is over.
 
     The file belongs to the training that it was begun with: to the settings, the seed, the
     steps, the samples, the model as it was at the start, PyTorch's version and ``key``. A file
@@ -124,11 +124,16 @@ class Keeper:
         return True
 
     def write_when_due(self) -> None:
-        """Write the file when ``seconds`` went by since the last time; else take no time.
+        """Write the file when ``seconds`` went by since the last time; else take no time."""
+        if self._clock() >= self._due:
+            self.write()
+
+    def write(self) -> None:
+        """Write the file now, unless it was cleared.
 
         A disk that refuses is told to the log: it must not end the training that it should save.
         """
-        if self._clock() < self._due:
+        if not self._parts:
             return
         payload = io.BytesIO()
         torch.save({"start": self._start, "parts": self._gather()}, payload)
@@ -188,8 +193,9 @@ class Keeper:
 class Keepers:
     """Keepers of the trainings of one job, one file each.
 
-    A job that was killed runs its trainings again: those that were over go on from their last
-    minute and end with the same bits, so the next one is known again by the model it starts with.
+    A job that was killed runs its trainings again. Those that were over are kept as they ended,
+    so that the next one is known again by the model it starts with, whatever the device: a GPU
+    would not come to the same bits twice.
 
     Attributes:
         folder: Where the files lie; None keeps nothing.

@@ -281,7 +281,8 @@ def train_model_(  # noqa: PLR0913 - what a training follows from, then what goe
                 progress.total = progress.total.to(value.device) + value.detach().float()
             progress.step, progress.samples = step + 1, effort.samples
             if keeper is not None:
-                keeper.write_when_due()
+                # The end too: on a GPU its last minute would not come to the same bits again.
+                (keeper.write if step + 1 == steps else keeper.write_when_due)()
     average.give_()
     model.eval()
     mean = float(progress.total) / tail

@@ -112,6 +112,38 @@ def test_a_full_evaluation_that_was_cut_off_ends_with_the_same_bits(
     assert not list(tmp_path.iterdir())
 
 
+@dataclass
+class Shaky:
+    """A loss that no two runs have the same gradients of, as on a GPU."""
+
+    loss: object
+    draw: torch.Generator
+    calls: int = 0
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss, a little changed."""
+        assert callable(self.loss)
+        self.calls += outputs.requires_grad
+        value = self.loss(outputs, targets)
+        assert isinstance(value, Tensor)
+        return value * (1 + 0.01 * torch.rand((), generator=self.draw))
+
+
+def test_trainings_that_were_over_are_not_done_again_where_bits_differ(
+    task: tuple[Task, Base], tmp_path: Path
+) -> None:
+    opened, base = task
+    draw, keepers = torch.Generator().manual_seed(0), Keepers(tmp_path, "job", 1e9)
+    dying = replace(opened, loss=Mortal(Shaky(opened.loss, draw), 9))
+    with pytest.raises(KilledError):  # In the last of three trainings.
+        finish(dying, base, keepers)
+    counted = Shaky(opened.loss, draw)
+
+    finish(replace(opened, loss=counted), base, keepers)
+
+    assert counted.calls == STEPS // 3
+
+
 def test_a_round_that_was_cut_off_ends_with_the_same_bits(
     task: tuple[Task, Base], tmp_path: Path
 ) -> None:
