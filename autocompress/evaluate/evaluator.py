@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from autocompress.data.carry import CarriedData, carry_data
-from autocompress.errors import ArtifactError
+from autocompress.errors import ArtifactError, EvaluationError
 from autocompress.evaluate.base import Base, load_base, make_base, save_base
 from autocompress.evaluate.fast import estimate_candidate, evaluate_fast
 from autocompress.evaluate.full import Finished, evaluate_full, evaluate_round
@@ -179,6 +179,15 @@ class Evaluator:
 
     def _run_stored(self, job: Job, base: Base, key: str) -> dict[str, float]:
         keepers = Keepers(self.folder.checkpoints, key)
+        try:
+            metrics = self._make(job, base, key, keepers)
+        except EvaluationError:  # Another attempt is a real one, or there is none.
+            keepers.clear()
+            raise
+        keepers.clear()
+        return metrics
+
+    def _make(self, job: Job, base: Base, key: str, keepers: Keepers) -> dict[str, float]:
         candidate, task, settings = job.candidate, self.task, self.settings
         teacher, seed = self._dense, job.seed
         if job.stage == "round":
@@ -187,7 +196,6 @@ class Evaluator:
             )
             metrics |= self._time(job, pruned)
             self.folder.write(key, lambda path: save_base(path, pruned, task, metrics))
-            keepers.clear()
             return metrics
         finished = evaluate_full(
             base, candidate, task, settings, teacher=teacher, seed=seed, keepers=keepers
@@ -195,7 +203,6 @@ class Evaluator:
         if self.settings.latency is not None:
             finished.metrics.update(list_shares(self._bench.compare(finished.model)))
         self.folder.write(key, lambda path: save_finished(path, finished, self.task))
-        keepers.clear()
         return finished.metrics
 
     def read_table(self, key: str) -> LatencyTable:

@@ -228,7 +228,8 @@ def train_model_(  # noqa: PLR0913 - what a training follows from, then what goe
         seed: Of shuffling, augmentation and dropout.
         hooks: Called around each optimiser step.
         keeper: Keeps the training now and then; one that was killed goes on from there and ends
-            with the same bits on a CPU. The caller clears it once the result is stored.
+            with the same bits on a CPU. The caller clears it once the result is stored; where
+            training diverged it is cleared already.
 
     Returns:
         The mean loss of the last tenth of the steps; NaN when there are none.
@@ -287,6 +288,8 @@ def train_model_(  # noqa: PLR0913 - what a training follows from, then what goe
     model.eval()
     mean = float(progress.total) / tail
     if not math.isfinite(mean):
+        if keeper is not None:  # Who tries again shall not go on from there.
+            keeper.clear()
         raise EvaluationError(f"training diverged after {steps} steps: the loss is {mean}")
     return mean
 

@@ -1,5 +1,6 @@
 """Jobs that are cut off in the middle and run again."""
 
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from autocompress.data.settings import DataSettings
+from autocompress.errors import EvaluationError
 from autocompress.evaluate.base import Base, make_base
+from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.full import Finished, evaluate_full, evaluate_round
 from autocompress.evaluate.settings import (
     DistillSettings,
@@ -18,7 +21,7 @@ from autocompress.evaluate.settings import (
     PruneSettings,
 )
 from autocompress.evaluate.task import Task, TaskSettings, open_task, train_dense
-from autocompress.jobs import Candidate
+from autocompress.jobs import Candidate, Job, Stage
 from autocompress.masks.purify import PurifySettings
 from autocompress.methods.choose import MethodSettings
 from autocompress.store.run_folder import RunFolder
@@ -187,4 +190,51 @@ def test_a_dense_training_that_was_cut_off_ends_with_the_same_bits(
     again, same_key, _ = train_dense(replace(opened, loss=counted), folder)
 
     assert (same(whole, again), same_key, counted.calls) == (True, key, 3)
+    assert not list(folder.checkpoints.iterdir())
+
+
+@dataclass
+class Spoilt:
+    """A loss that is no number from one of its calls with gradients on."""
+
+    loss: object
+    first: int
+    calls: int = 0
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss, or NaN."""
+        assert callable(self.loss)
+        value = self.loss(outputs, targets)
+        assert isinstance(value, Tensor)
+        self.calls += outputs.requires_grad
+        return value * math.nan if outputs.requires_grad and self.calls > self.first else value
+
+
+@pytest.mark.parametrize("stage", ["round", "full"])
+def test_another_attempt_does_not_go_on_from_one_that_diverged(
+    task: tuple[Task, Base], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: Stage
+) -> None:
+    opened, base = task
+    monkeypatch.setattr("autocompress.evaluate.evaluator.Keepers", partial(Keepers, seconds=0.0))
+    evaluator = Evaluator(opened, SETTINGS, RunFolder(tmp_path))
+    job = Job(stage=stage, candidate=halve(base), round=0, base="", seed=0)
+    evaluator.task = replace(opened, loss=Spoilt(opened.loss, 6))
+    with pytest.raises(EvaluationError, match="diverged"):
+        evaluator.run(job)
+    assert not list(evaluator.folder.checkpoints.iterdir())
+
+    evaluator.task = opened
+
+    assert math.isfinite(evaluator.run(job).energy)
+
+
+def test_a_dense_training_that_diverged_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, folder = open_task(TASK), RunFolder(tmp_path)
+    monkeypatch.setattr("autocompress.evaluate.task.Keepers", partial(Keepers, seconds=0.0))
+
+    with pytest.raises(EvaluationError, match="diverged"):
+        train_dense(replace(opened, loss=Spoilt(opened.loss, 3)), folder)
+
     assert not list(folder.checkpoints.iterdir())
