@@ -1,6 +1,5 @@
 """Run jobs: open the base, evaluate, store what came out."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -40,7 +39,7 @@ from autocompress.shrink.compact import compact_model
 from autocompress.store.freight import Files, read_files, store_files
 from autocompress.store.run_folder import RunFolder, name_remedy
 from autocompress.train.checkpoint import Keepers
-from autocompress.train.effort import count_effort
+from autocompress.train.effort import count_effort, read_times
 from autocompress.train.objective import resolve_loss, resolve_metric
 
 MakeBench = Callable[[Base, Tensor, LatencySettings], Bench]
@@ -117,19 +116,20 @@ class Evaluator:
 
         Whatever the stage, its metrics say what it cost: ``seconds``, ``cpu_s``, the CPU seconds
         of all threads of this process, and ``samples``, see
-        :class:`autocompress.train.effort.Effort`.
+        :class:`autocompress.train.effort.Effort`. What killed processes left to go on with counts.
 
         Raises:
             EvaluationError: Training diverged.
             ArtifactError: The base is missing or damaged.
         """
-        start, cpu_start = time.monotonic(), time.process_time()
+        start, cpu_start = read_times()
         with count_effort() as effort:
             outcome = self._run(job)
+        end, cpu_end = read_times()
         spent = {
             "samples": float(effort.samples),
-            "cpu_s": time.process_time() - cpu_start,
-            "seconds": time.monotonic() - start,
+            "cpu_s": effort.cpu_s + cpu_end - cpu_start,
+            "seconds": effort.seconds + end - start,
         }
         return replace(outcome, metrics={**outcome.metrics, **spent})
 

@@ -1,5 +1,6 @@
 """Count the samples that go through a network: a cost that is the same on every machine."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,9 +17,13 @@ class Effort:
     Attributes:
         samples: A forward pass of a sample counts 1, a training pass 3, whatever the model's
             size.
+        seconds: Wall time that earlier processes spent on what this one went on with.
+        cpu_s: CPU seconds of all their threads.
     """
 
     samples: int = 0
+    seconds: float = 0.0
+    cpu_s: float = 0.0
 
 
 _COUNTING: ContextVar[tuple[Effort, ...]] = ContextVar("efforts", default=())
@@ -39,3 +44,16 @@ def spend(samples: int) -> None:
     """Count ``samples`` forward passes, or as much work, wherever someone counts."""
     for effort in _COUNTING.get():
         effort.samples += samples
+
+
+def take_up(samples: int, seconds: float, cpu_s: float) -> None:
+    """Count what another process, which was killed, had spent on what this one goes on with."""
+    for effort in _COUNTING.get():
+        effort.samples += samples
+        effort.seconds += seconds
+        effort.cpu_s += cpu_s
+
+
+def read_times() -> tuple[float, float]:
+    """Return wall and CPU seconds of this process; only differences count."""
+    return time.monotonic(), time.process_time()

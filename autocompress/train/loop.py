@@ -14,7 +14,7 @@ from autocompress.errors import ArtifactError, EvaluationError, SettingError
 from autocompress.train.average import Average
 from autocompress.train.batches import Batches, Epochs
 from autocompress.train.checkpoint import GlobalDraws, Keeper, Part, Tensors, describe_start
-from autocompress.train.effort import FORWARD, TRAINING, count_effort, spend
+from autocompress.train.effort import FORWARD, TRAINING, count_effort, read_times, spend, take_up
 from autocompress.train.objective import BatchLoss, Loss, Metric
 
 
@@ -186,20 +186,28 @@ class Progress:
         step: The next one.
         total: Sum of the losses of the last tenth of the steps.
         samples: Sent through networks so far, see :class:`~autocompress.train.effort.Effort`.
+        before: Wall and CPU seconds of the processes before this one.
+        begun: Times at which this one began.
     """
 
     step: int = 0
     total: Tensor = field(default_factory=lambda: torch.zeros(()))
     samples: int = 0
+    before: tuple[float, float] = (0.0, 0.0)
+    begun: tuple[float, float] = (0.0, 0.0)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all of it."""
-        return {"step": self.step, "total": self.total, "samples": self.samples}
+        spent = zip(self.before, self.begun, read_times(), strict=True)
+        seconds, cpu_s = (before + now - begun for before, begun, now in spent)
+        counts = {"step": self.step, "total": self.total, "samples": self.samples}
+        return {**counts, "seconds": seconds, "cpu_s": cpu_s}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Set all of it; earlier versions counted no samples."""
+        """Set all of it; earlier versions counted neither samples nor seconds."""
         self.step, self.total = state["step"], state["total"]
         self.samples = state.get("samples", 0)
+        self.before = state.get("seconds", 0.0), state.get("cpu_s", 0.0)
 
 
 def train_model_(  # noqa: PLR0913 - what a training follows from, then what goes along
@@ -247,7 +255,7 @@ def train_model_(  # noqa: PLR0913 - what a training follows from, then what goe
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)
     average, epochs = Average(model, settings.average), Epochs(source, settings.batch_size, seed)
-    progress, tail = Progress(), max(1, steps // 10)
+    progress, tail = Progress(begun=read_times()), max(1, steps // 10)
     model.train()
     with fork_seed(seed), count_effort() as effort:
         if keeper is not None:
@@ -264,7 +272,9 @@ def train_model_(  # noqa: PLR0913 - what a training follows from, then what goe
                 "draws": GlobalDraws(),  # Last: to skip batches may draw, too.
             }
             keeper.open(start, parts)
-            spend(progress.samples)  # What is kept was spent: resumed, it costs the same.
+            take_up(
+                progress.samples, *progress.before
+            )  # What is kept was spent: resumed, it costs the same.
         for step in range(progress.step, steps):
             inputs, targets = next(epochs)
             for group in optimizer.param_groups:

@@ -238,3 +238,28 @@ def test_a_dense_training_that_diverged_leaves_nothing(
         train_dense(replace(opened, loss=Spoilt(opened.loss, 3)), folder)
 
     assert not list(folder.checkpoints.iterdir())
+
+
+def test_a_job_that_was_cut_off_has_cost_what_a_whole_one_costs(
+    task: tuple[Task, Base], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, base = task
+    job = Job(stage="full", candidate=halve(base), round=0, base="", seed=0)
+    monkeypatch.setattr("autocompress.evaluate.evaluator.Keepers", partial(Keepers, seconds=0.0))
+    ticks = Mortal(opened.loss, -1)  # The clock ticks once a step of training.
+    for module in ("train.loop", "evaluate.evaluator"):
+        monkeypatch.setattr(f"autocompress.{module}.read_times", lambda: (ticks.calls,) * 2)
+
+    evaluator = Evaluator(opened, SETTINGS, RunFolder(tmp_path))
+    evaluator.task = replace(opened, loss=ticks)
+    whole = evaluator.run(job).metrics
+    ticks.last = ticks.calls + 7
+    with pytest.raises(KilledError):
+        evaluator.run(job)
+    ticks.last = -1
+
+    again = evaluator.run(job).metrics
+
+    assert whole["seconds"] == whole["cpu_s"] == STEPS
+    for name in ("samples", "seconds", "cpu_s"):
+        assert again[name] == whole[name]

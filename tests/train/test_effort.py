@@ -130,3 +130,30 @@ def test_a_training_that_goes_on_has_cost_what_a_whole_one_costs(
             train(stop, keep())
 
     assert train(-1, keep()) == train(-1, None) == 4 * 48 * count_steps(source, TRAIN)
+
+
+def test_a_training_that_goes_on_has_taken_the_time_of_all_its_parts(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that ticks once a step; what was never kept is not in it."""
+    now = 100.0
+    monkeypatch.setattr("autocompress.train.loop.read_times", lambda: (now, 2 * now))
+
+    def train(stop: int) -> tuple[float, float]:
+        def on_step(step: int) -> None:
+            nonlocal now
+            now += 1
+            if step == stop:
+                raise KeyboardInterrupt
+
+        with count_effort() as effort, suppress(KeyboardInterrupt):
+            loss, keeper = (
+                make_task_loss(LOSSES["cross_entropy"]),
+                Keeper(tmp_path / "x", seconds=0),
+            )
+            hooks = Hooks(on_step=on_step)
+            train_model_(make_net(), source, TRAIN, loss=loss, seed=0, hooks=hooks, keeper=keeper)
+        return effort.seconds, effort.cpu_s
+
+    assert [train(stop) for stop in (2, 2, 4, -1)] == [(0, 0), (2, 4), (2, 4), (4, 8)]
+    assert train(-1) == (count_steps(source, TRAIN), 2 * count_steps(source, TRAIN))
