@@ -16,6 +16,7 @@ from autocompress.report.frames import Column, Direction, read_column
 from autocompress.search.budget import Budget
 from autocompress.search.compare import Comparison, Run, find_resource
 from autocompress.search.controller import SearchResult
+from autocompress.search.records import Record
 
 RUN_COLUMNS = (
     Column("budget", "text", "name of the budget"),
@@ -53,15 +54,27 @@ def describe_run(run: Run, result: SearchResult, dense: Cost) -> Row:
         "seed": run.seed,
         "study": run.settings.name,
         "evaluations": len(fast),
-        "search_samples": sum(one.metrics.get("samples", 0.0) for one in fast),
+        "search_samples": add_up(fast, "samples"),
     }
-    for name in ("samples", "seconds", "cpu_s"):
-        row[name] = sum(one.metrics.get(name, 0.0) for one in result.records)
+    row |= {name: add_up(result.records, name) for name in ("samples", "seconds", "cpu_s")}
     if result.finished:
         best = dict(result.finished[0].metrics)
         row |= {name: best.get(name) for name in ("val_metric", "test_metric", "weights", "macs")}
         row["share"] = measure_share(best, run.settings.budget, dense)
     return row
+
+
+def add_up(records: Sequence[Record], name: str) -> float:
+    """Return what ``records`` spent; NaN where one that succeeded does not say it.
+
+    A candidate that was asked for twice was evaluated once. Failures do not say what they spent.
+    """
+    # Of equal ones the last is taken: one that succeeded, if there is any.
+    found = {one.key: one for one in sorted(records, key=lambda one: math.isfinite(one.energy))}
+    return sum(
+        one.metrics.get(name, math.nan if math.isfinite(one.energy) else 0.0)
+        for one in found.values()
+    )
 
 
 def measure_share(metrics: Mapping[str, float], budget: Budget, dense: Cost) -> float:
@@ -218,16 +231,16 @@ def measure_hypervolumes(frame: pd.DataFrame, direction: Direction) -> pd.DataFr
     return pd.DataFrame(rows, columns=["arm", "seed", "hypervolume"])
 
 
-def find_excess(summary: pd.DataFrame, comparison: Comparison) -> dict[str, list[str]]:
-    """Return for each budget the arms whose models exceed it, by more than rounding."""
+def find_excess(frame: pd.DataFrame, comparison: Comparison) -> dict[str, list[str]]:
+    """Return for each budget the arms with a model that exceeds it, by more than rounding."""
     found: dict[str, list[str]] = {}
     for name, budget in comparison.budgets.items():
         resource = find_resource(budget, comparison.dense)
         limit = getattr(budget, resource) or np.inf
         dense = comparison.dense.list_known().get(resource, np.nan)
         most = limit / dense if limit > 1 else limit
-        rows = summary[(summary["budget"] == name) & (summary["share"] > 1.0005 * most)]
-        found[name] = [str(arm) for arm in rows["arm"]]
+        rows = frame[(frame["budget"] == name) & (frame["share"] > 1.0005 * most)]
+        found[name] = [str(arm) for arm in dict.fromkeys(rows["arm"])]
     return found
 
 
@@ -283,10 +296,13 @@ def _read_lines(path: Path) -> list[tuple[str, Row]]:
 
 def _find_budget(value: object, budgets: Mapping[str, Budget], where: str) -> str:
     """Return the name of the budget that a row means."""
+    found = []
     for name, budget in budgets.items():
         said = {key: one for key, one in vars(budget).items() if one not in (None, "")}
         alone = [*said.values()] if len(said) == 1 else []
         written = value.replace("=", "") if isinstance(value, str) else value
         if written in (name, said) or [value] == alone:
-            return name
-    raise SettingError(f"{where}: want a budget of {', '.join(budgets)}, got {value!r}")
+            found.append(name)
+    if len(found) != 1:
+        raise SettingError(f"{where}: want one budget of {', '.join(budgets)}, got {value!r}")
+    return found[0]

@@ -45,8 +45,8 @@ LEGEND = (
     "counts 1, a training pass 3; those of the search are of its fast evaluations, all samples "
     "also of the models of rounds and the finished ones, but not of the dense model. Wall and CPU "
     "seconds are of the evaluations of one run, added up; one that several runs share counts in "
-    "each. The difference is paired by seed. The share is what the finished model has of the "
-    "dense one's {resource}."
+    "each. The difference is of seeds that both have. The share is what the finished model has "
+    "of the dense one's {resource}."
 )
 
 
@@ -75,9 +75,12 @@ def list_tables(
 def list_hypervolumes(
     frame: pd.DataFrame, comparison: Comparison
 ) -> tuple[list[str], list[list[str]]]:
-    """Return head and rows of the table of hypervolumes; no rows where budgets make no front."""
+    """Return head and rows of the table of hypervolumes.
+
+    No rows where budgets make no front, or while there is no run of some.
+    """
     head = ["arm", "seeds", "hypervolume", f"less {comparison.reference}"]
-    if not has_one_resource(comparison):
+    if not has_one_resource(comparison) or {*comparison.budgets} > {*frame["budget"]}:
         return head, []
     areas = measure_hypervolumes(frame, read_direction(comparison))
     by_arm = {
@@ -98,7 +101,7 @@ def list_sentences(frame: pd.DataFrame, comparison: Comparison) -> dict[str, str
     """Return for each budget where the reference stands."""
     summary = summarize_runs(frame, comparison.reference)
     said = describe_standing(summary, frame, comparison.reference, read_direction(comparison))
-    for budget, arms in find_excess(summary, comparison).items():
+    for budget, arms in find_excess(frame, comparison).items():
         if arms:
             said[budget] += f" Beyond this budget: {', '.join(arms)}."
     return said

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autocompress.errors import SettingError
+from autocompress.jobs import Candidate
 from autocompress.report.comparison import (
     NEEDED,
     RUN_COLUMNS,
     Row,
+    add_up,
     compare_with_mean,
     describe_standing,
     find_excess,
@@ -24,7 +27,9 @@ from autocompress.report.comparison import (
     summarize_runs,
 )
 from autocompress.report.frames import DTYPES, Direction
+from autocompress.search.budget import Budget
 from autocompress.search.compare import Comparison
+from autocompress.search.records import Record
 from tests.duels import plan_duel
 
 METRICS = st.dictionaries(
@@ -173,7 +178,7 @@ def test_a_row_that_lacks_a_key_is_refused(
     [
         ("{", "line 1: want a JSON object, got no JSON"),
         ([1], "line 1: want a JSON object, got .1."),
-        ({**PEER, "budget": 0.9}, "line 1: want a budget of macs0.5, macs0.3, got 0.9"),
+        ({**PEER, "budget": 0.9}, "line 1: want one budget of macs0.5, macs0.3, got 0.9"),
         ({**PEER, "test_metric": "good"}, "line 1: want a number for test_metric, got 'good'"),
         ({**PEER, "arm": "random-admm"}, "line 1: want an arm of its own, .* 'random-admm' again"),
     ],
@@ -195,11 +200,43 @@ def test_a_file_that_is_missing_and_a_row_that_comes_twice_are_refused(
 
 
 def test_models_beyond_the_budget_are_named(comparison: Comparison) -> None:
-    rows = [make_row("a", 0, 0.5, share=0.5), make_row("b", 0, 0.5, share=0.51)]
+    """Whether or not those of other seeds make up for them in the mean."""
+    shares = {"a": (0.5, 0.5), "b": (0.51, 0.51), "c": (0.45, 0.52)}
+    rows = [
+        make_row(a, seed, 0.5, share=one) for a, b in shares.items() for seed, one in enumerate(b)
+    ]
 
-    found = find_excess(summarize_runs(make_runs_frame(rows), "a"), comparison)
+    found = find_excess(make_runs_frame(rows), comparison)
 
-    assert found == {"macs0.5": ["b"], "macs0.3": []}
+    assert found == {"macs0.5": ["b", "c"], "macs0.3": []}
+
+
+def make_record(key: str, energy: float, **metrics: float) -> Record:
+    return Record(
+        seq=0, number=0, key=key, stage="fast", round=0, chain=0, index=0, source="",
+        candidate=Candidate(filters={}, columns={}), base="", energy=energy, artifact="",
+        metrics=metrics,
+    )  # fmt: skip
+
+
+def test_what_was_evaluated_once_costs_once_and_what_is_not_known_is_not_zero() -> None:
+    once, again = make_record("x", 1.0, samples=7.0), make_record("x", 1.0, samples=7.0)
+    failed = [make_record(key, math.nan) for key in "xyz"]
+    other = make_record("y", 2.0, samples=5.0)
+
+    assert add_up([once, *failed, other, again], "samples") == 12.0
+    unknown = add_up([once, make_record("old", 1.0)], "samples")
+    assert math.isnan(unknown)
+    assert make_runs_frame([make_row("a", 0, 0.5, samples=unknown)])["samples"].isna().all()
+
+
+def test_a_number_that_fits_two_budgets_is_refused(tmp_path: Path, comparison: Comparison) -> None:
+    both = replace(
+        comparison, budgets={"macs0.5": Budget(macs=0.5), "bytes0.5": Budget(bytes=0.5)}
+    )
+
+    with pytest.raises(SettingError, match=r"want one budget of macs0\.5, bytes0\.5, got 0.5"):
+        read_peers(write_lines(tmp_path, {**PEER, "budget": 0.5}), both)
 
 
 def test_the_hypervolume_is_the_area_under_the_front(comparison: Comparison) -> None:

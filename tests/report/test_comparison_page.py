@@ -66,6 +66,8 @@ def test_hypervolumes_are_of_several_budgets_of_one_resource(
     gain = 0.7 * 0.02  # On the whole front, from share 0.3 on.
     assert rows[1][3] == f"{gain:+.4f} ± 0.0000"
     assert list_hypervolumes(FRAME, single)[1] == []
+    part = FRAME[FRAME["budget"] == "macs0.5"]  # As after the first budget of a comparison.
+    assert list_hypervolumes(part, comparison)[1] == []
 
 
 def test_the_page_holds_every_cell_and_says_where_the_reference_is(
