@@ -251,8 +251,9 @@ def make_pools(graph: LayerGraph, bounds: Masks, candidate: Candidate) -> tuple[
     start = graph.units
     for layer in graph.column_layers:
         keep = candidate.columns.get(layer.name, layer.columns)
-        if keep < int(bounds.columns[layer.name].sum()):
-            pools.append(Pool(torch.arange(start, start + layer.columns), keep, layer))
+        inside = bounds.columns[layer.name].nonzero().squeeze(1)
+        if keep < len(inside):
+            pools.append(Pool(inside + start, keep, layer))
         start += layer.columns
     return tuple(pools)
 

@@ -99,6 +99,24 @@ def test_stopped_at_any_update_it_leaves_enough_of_everything(seed: int, updates
         assert int(masks.columns[layer.name].sum()) == wanted
 
 
+@given(seed=st.integers(0, 10**6), density=st.floats(0.3, 1))
+def test_pools_hold_what_there_is_and_nothing_else(seed: int, density: float) -> None:
+    """Or shares of them, such as the margin and what recovered, would be of groups long gone."""
+    bounds = draw_masks(GRAPH, seed, density)
+    nothing = Candidate(
+        filters={one.name: 0 for one in GRAPH.groups},
+        columns={layer.name: 0 for layer in GRAPH.column_layers},
+    )
+
+    pools = Chances(GRAPH, bounds, nothing).pools
+
+    found = torch.cat([pool.places for pool in pools]).sort().values
+    there = join_groups(GRAPH, bounds)
+    for group in (one for one in GRAPH.groups if not one.prunable):
+        there[group.start : group.start + group.size] = False
+    assert torch.equal(found, there.nonzero().squeeze(1))
+
+
 def test_columns_wait_for_units_that_could_take_too_many_along() -> None:
     """Of the units of layer 0 the best has two columns left in layer 3, the others nine."""
     full = full_masks(GRAPH)
