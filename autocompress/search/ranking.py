@@ -24,9 +24,10 @@ LEAST = 1e-30  # Of a norm: units that are gone already come last.
 
 
 def divide_by_mean(energies: Floats) -> Floats:
-    """Return the norms over their mean."""
+    """Return the norms over the mean of those that are there: what is gone already is 0."""
     norms = np.sqrt(energies)
-    scaled: Floats = norms / max(float(norms.mean()), LEAST)
+    there = max(1, int(np.count_nonzero(norms)))
+    scaled: Floats = norms / max(float(norms.sum()) / there, LEAST)
     return scaled
 
 

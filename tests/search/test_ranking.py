@@ -85,6 +85,16 @@ def test_scores_by_the_mean_do_not_depend_on_a_layers_scale() -> None:
     assert (take_as_is(1e4 * energies) > take_as_is(energies)).all()
 
 
+@pytest.mark.parametrize("normalise", [divide_by_mean, take_as_is, score_lamp])
+def test_what_is_gone_does_not_raise_what_is_left(normalise: object) -> None:
+    energies = np.random.default_rng(0).exponential(size=50)
+    assert callable(normalise)
+    masked = normalise(np.concatenate([energies, np.zeros(150)]))
+    np.testing.assert_allclose(masked[:50], normalise(energies))
+    assert not masked[50:].any()
+    assert not normalise(np.zeros(3)).any()
+
+
 def test_without_importance_all_densities_are_alike() -> None:
     ground = make_ground(None)
     schedule = Schedule(settings=SearchSettings(searcher="global"), seed=0, round=0, starts=3)
