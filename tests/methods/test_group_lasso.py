@@ -1,13 +1,15 @@
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from autocompress.masks.mask import full_masks, weight_mask
 from autocompress.methods.group_lasso import (
     GroupLasso,
     GroupLassoSettings,
+    choose_masks,
     number_groups,
     shrink_,
 )
@@ -100,3 +102,39 @@ def left(strength: float, net: str) -> float:
 def test_what_is_removed_has_shrunk_to_almost_nothing(net: str) -> None:
     assert left(1e-6, net) > 0.1
     assert left(4.0, net) < 0.02
+
+
+def test_pulls_grow_with_the_steps_and_sum_to_the_strength() -> None:
+    """Where no gradient moves anything, in units of groups of typical weights."""
+    made, strength = MAKERS["residual"](), 0.6
+    graph, model = made.graph, made.model
+    train = replace(TRAIN, optimizer="sgd", momentum=0.0)
+    request = replace(ask(made, CANDIDATES["residual"]), train=train)
+    numbers, count = number_groups(graph, choose_masks(request), full_masks(graph))
+    norms: list[Tensor] = []
+
+    def read_squares() -> dict[str, Tensor]:
+        weights = {one.name: model.get_parameter(f"{one.name}.weight") for one in graph.layers}
+        return {name: one.detach().flatten(1).double().square() for name, one in weights.items()}
+
+    def measure(squares: dict[str, Tensor]) -> Tensor:
+        total = torch.zeros(count, dtype=torch.float64)
+        for name, one in squares.items():
+            total.index_add_(0, numbers[name].flatten(), one.flatten())
+        return total.sqrt()[1:]
+
+    def still(model: nn.Module, inputs: Tensor, _: Tensor) -> Tensor:
+        norms.append(measure(read_squares()))
+        outputs: Tensor = model(inputs)
+        return outputs.sum() * 0
+
+    typical = {name: one.mean().expand(one.shape) for name, one in read_squares().items()}
+    settings = GroupLassoSettings(strength=strength, updates=1)
+    GroupLasso(settings=settings).find_masks(replace(request, loss=still))
+
+    norms.append(measure(read_squares()))
+    steps, reaches = len(norms) - 1, measure(typical)
+    for step, (before, after) in enumerate(pairwise(norms), 1):
+        pull = strength * reaches * step / sum(range(steps + 1))
+        torch.testing.assert_close(after, (before - pull).clamp(min=0), rtol=1e-4, atol=1e-6)
+    assert bool((norms[-1] > 0).any())
