@@ -38,8 +38,9 @@ class CompareSettings:
     Attributes:
         seeds: Of the search and its evaluations; one run of each arm for each.
         samples: Samples that all fast evaluations of one run may send through the network, so
-            that all arms spend the same; 0 keeps ``search.evaluations``, and so does a named arm
-            that sets it: those that need no search are one evaluation.
+            that all arms spend the same; each round has one evaluation even where that is more.
+            0 keeps ``search.evaluations``, and so does a named arm that sets it: those that need
+            no search are one evaluation.
         budgets: One after the other; empty takes ``budget``.
         searchers: With each of ``methods`` one arm; empty leaves only the named arms.
         methods: Keys of the methods; empty keeps ``evaluate.method``.
