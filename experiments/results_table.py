@@ -9,6 +9,7 @@ status is 1 when the table there is another one.
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -37,16 +38,20 @@ def main() -> None:
 
 
 def make_table() -> str:
-    """Return all rows as Markdown."""
+    """Return the tables as Markdown."""
     dense = json.loads((HERE / "dense.json").read_text(encoding="utf-8"))
     rows = [
         *list_lenet5(dense["lenet5"]),
         *list_autocompress(dense),
-        *list_searches(dense["resnet20"]),
         *list_weights(dense),
     ]
-    lines = [HEAD, ["---"] * len(HEAD), *rows]
-    return "".join("| " + " | ".join(map(str, row)) + " |\n" for row in lines)
+    return f"{draw(HEAD, rows)}\n{make_searches(dense['resnet20'])}"
+
+
+def draw(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table of Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(row) + " |\n" for row in lines)
 
 
 def list_lenet5(dense: dict[str, Any]) -> list[list[str]]:
@@ -79,19 +84,24 @@ def list_autocompress(dense: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def list_searches(dense: dict[str, Any]) -> list[list[str]]:
-    """Return what the searchers came to, and what was compared with them."""
+def make_searches(dense: dict[str, Any]) -> str:
+    """Return what the searchers and what was compared with them came to, by budget."""
     path = HERE / "resnet20_search" / "compare.csv"
-    frame = pd.read_csv(path) if path.exists() else pd.DataFrame()
-    rows = []
-    for (budget, arm), runs in frame.groupby(["budget", "arm"], sort=False) if len(frame) else ():
-        tests = list(runs["test_metric"].dropna())
-        cost = f"{100 * runs['share'].mean():.1f} % of the MACs (asked: {budget[4:]})"
-        what = f"[{arm}](experiments/resnet20_search/RESULTS.md)"
-        rows.append(
-            ["ResNet-20, CIFAR-10", what, cost, show(tests), show(dense["test"]), str(len(tests))]
-        )
-    return rows
+    frame = pd.read_csv(path)
+    budgets = list(dict.fromkeys(frame["budget"]))
+    heads = [f"{100 * float(one.removeprefix('macs')):g} % of the MACs" for one in budgets]
+    tests = frame.groupby(["arm", "budget"], sort=False)["test_metric"].apply(list).to_dict()
+    rows = [
+        [arm, *(show(tests[arm, one]) if (arm, one) in tests else "-" for one in budgets)]
+        for arm in dict.fromkeys(frame["arm"])
+    ]
+    counts = sorted({len(one) for one in tests.values()})
+    title = (
+        "ResNet-20 on CIFAR-10, filters only, the same two epochs of fine-tuning: test "
+        f"accuracy, %, over {' to '.join(map(str, counts))} seeds (dense {show(dense['test'])}; "
+        "[details](experiments/resnet20_search/RESULTS.md))"
+    )
+    return f"{title}\n\n{draw(['arm', *heads], rows)}"
 
 
 def list_weights(dense: dict[str, Any]) -> list[list[str]]:
@@ -110,7 +120,8 @@ def list_weights(dense: dict[str, Any]) -> list[list[str]]:
             cost = f"{kept:,.0f} weights: {known['weights'] / kept:.1f}x fewer"
             what = f"[{known['arms'][arm]}](experiments/{folder}/RESULTS.md)"
             tests = list(runs["test"])
-            rows.append([title, what, cost, show(tests), show(known["test"]), str(len(runs))])
+            before = show(known["arms_test"]) if "arms_test" in known else "-"
+            rows.append([title, what, cost, show(tests), before, str(len(runs))])
     return rows
 
 

@@ -5,6 +5,7 @@ Blocks of one document are pasted in their order into one folder, see ``tests/pa
 
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,6 +106,16 @@ def test_a_link_leads_to_a_file(path: Path) -> None:
 
     assert links
     assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+def test_the_table_of_results_is_what_the_experiments_say() -> None:
+    script = ROOT / "experiments" / "results_table.py"
+
+    ran = subprocess.run(
+        [sys.executable, script, "--check"], capture_output=True, text=True, check=False
+    )
+
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_the_script_does_what_a_reader_does() -> None:
