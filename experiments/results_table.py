@@ -71,8 +71,8 @@ def list_autocompress(dense: dict[str, Any]) -> list[list[str]]:
     """Return a row for each of AutoCompress's own experiments that was run."""
     path = HERE / "autocompress_cifar10" / "results.jsonl"
     rows = []
-    frame = pd.DataFrame(read_lines(path)) if path.exists() else pd.DataFrame()
-    for name, runs in frame.groupby("name", sort=False) if len(frame) else ():
+    frame = pd.DataFrame(read_lines(path)).drop_duplicates(["name", "seed"], keep="last")
+    for name, runs in frame.groupby("name", sort=False):
         cost = (
             f"{runs['weights'].mean():,.0f} weights: {runs['weights_fewer'].mean():.1f}x fewer; "
             f"{runs['macs_fewer'].mean():.1f}x fewer MACs"
