@@ -34,7 +34,7 @@ from autocompress.search.searcher import Searcher
 from autocompress.search.settings import Objective, SearcherName, SearchSettings
 from autocompress.search.space import SpaceSettings, read_space, write_space
 from autocompress.search.warm import fits_space
-from tests.fakes import make_resnet_graph, make_small_graph
+from tests.fakes import make_importance, make_resnet_graph, make_small_graph
 
 FULL = Candidate(filters={}, columns={})
 GRAPH = make_resnet_graph(1)
@@ -59,7 +59,9 @@ CASES: tuple[tuple[Budget, tuple[Objective, ...]], ...] = (
 
 def make_ground(space: SpaceSettings = FINE, budget: Budget = CASES[0][0]) -> Ground:
     bounds = make_bounds(space, GRAPH, GRAPH, FULL)
-    return Ground(bounds, budget.limits(DENSE), read_counts(bounds, FULL), 0.3)
+    known = make_importance(GRAPH)
+    counts = read_counts(bounds, FULL)
+    return Ground(bounds, budget.limits(DENSE), counts, 0.3, importance=known)
 
 
 def start_search(
