@@ -7,8 +7,9 @@ from torch import Tensor
 
 from autocompress.masks.mask import Masks, apply_masks_, parameter_masks, weight_mask
 from autocompress.masks.project import project_masks
-from autocompress.methods.base import TRAINING_PASS, Found, Request
+from autocompress.methods.base import Found, Request
 from autocompress.train.admm import AdmmSettings, make_hooks, start_admm, without_dropout
+from autocompress.train.effort import TRAINING
 from autocompress.train.loop import count_steps, train_model_
 
 
@@ -69,4 +70,4 @@ class Admm:
 
     def count_samples(self, steps: int, batch_size: int) -> int:
         """Return three passes for each sample of each step."""
-        return TRAINING_PASS * steps * batch_size
+        return TRAINING * steps * batch_size

@@ -13,8 +13,6 @@ from autocompress.train.checkpoint import Keeper
 from autocompress.train.loop import TrainSettings
 from autocompress.train.objective import BatchLoss
 
-TRAINING_PASS = 3  # What a forward and a backward pass cost, in forward passes.
-
 
 @dataclass(frozen=True, kw_only=True)
 class Request:

@@ -12,7 +12,8 @@ from autocompress.graph.layers import LayerGraph
 from autocompress.masks.cost import is_depthwise
 from autocompress.masks.mask import Masks, apply_masks_, kept_rows, parameter_masks, weight_mask
 from autocompress.masks.project import column_units, measure_energies, project_masks
-from autocompress.methods.base import TRAINING_PASS, Found, Request
+from autocompress.methods.base import Found, Request
+from autocompress.train.effort import TRAINING
 from autocompress.train.loop import Hooks, count_steps, train_model_
 
 
@@ -87,7 +88,7 @@ class GroupLasso:
 
     def count_samples(self, steps: int, batch_size: int) -> int:
         """Return three passes for each sample of each step."""
-        return TRAINING_PASS * steps * batch_size
+        return TRAINING * steps * batch_size
 
 
 def choose_masks(request: Request) -> Masks:

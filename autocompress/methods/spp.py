@@ -18,8 +18,9 @@ from autocompress.masks.mask import (
     parameter_masks,
 )
 from autocompress.masks.project import column_units, measure_energies, rank_masks, score_units
-from autocompress.methods.base import TRAINING_PASS, Found, Request
+from autocompress.methods.base import Found, Request
 from autocompress.methods.chances import Chances
+from autocompress.train.effort import TRAINING
 from autocompress.train.loop import Hooks, count_steps, train_model_
 
 MOST_UPDATES = 300
@@ -138,7 +139,7 @@ class Spp:
 
     def count_samples(self, steps: int, batch_size: int) -> int:
         """Return three passes for each sample of each step."""
-        return TRAINING_PASS * steps * batch_size
+        return TRAINING * steps * batch_size
 
 
 class _Run:

@@ -11,9 +11,9 @@ from autocompress.errors import EvaluationError, SettingError
 from autocompress.graph.layers import LayerGraph
 from autocompress.masks.cost import is_depthwise
 from autocompress.masks.project import Scores, column_units, rank_masks
-from autocompress.methods.base import TRAINING_PASS, Found, Request
+from autocompress.methods.base import Found, Request
 from autocompress.train.batches import Epochs
-from autocompress.train.effort import spend
+from autocompress.train.effort import TRAINING, spend
 from autocompress.train.loop import autocast, fork_seed
 
 
@@ -72,7 +72,7 @@ class Taylor:
                 with autocast(inputs, on=train.autocast):
                     value = request.loss(model, inputs, targets)
                 value.backward()
-                spend(TRAINING_PASS * len(inputs))
+                spend(TRAINING * len(inputs))
                 taken.add(parameters)
         model.zero_grad(set_to_none=True)
         scores = taken.give(self.settings.batches)
@@ -82,7 +82,7 @@ class Taylor:
 
     def count_samples(self, steps: int, batch_size: int) -> int:
         """Return three passes for each sample of the batches, whatever the steps."""
-        return TRAINING_PASS * self.settings.batches * batch_size
+        return TRAINING * self.settings.batches * batch_size
 
 
 class _Sums:

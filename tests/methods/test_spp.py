@@ -1,9 +1,6 @@
 """Structured Probabilistic Pruning, and a run of it that is killed and started again."""
 
 import copy
-import os
-import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -23,6 +20,7 @@ from autocompress.train.checkpoint import Keeper, name_tensors
 from autocompress.train.loop import TrainSettings, make_optimizer
 from tests.asked import CANDIDATES, Loss, Noise, ask
 from tests.hand_made import MAKERS, draw_masks
+from tests.killed import kill_and_finish
 
 TRAIN = TrainSettings(epochs=20, batch_size=8, weight_decay=1e-2)
 
@@ -175,21 +173,9 @@ def prune_slowly(folder: Path) -> None:
 @pytest.mark.timeout(300)
 def test_a_process_killed_at_any_moment_goes_on(tmp_path: Path) -> None:
     whole, model = run()
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    command, kept = [sys.executable, __file__, str(tmp_path)], tmp_path / "x.ckpt"
-    for wait_s in (0.05, 0.2, 0.3):
-        before = kept.stat().st_mtime_ns if kept.exists() else 0
-        with subprocess.Popen(command, env=environment) as process:
-            while not kept.exists() or kept.stat().st_mtime_ns == before:
-                assert process.poll() is None
-                time.sleep(0.001)
-            time.sleep(wait_s)
-            os.kill(process.pid, signal.SIGKILL)
-        assert not (tmp_path / "result").exists()
+    result = kill_and_finish(__file__, tmp_path)
 
-    subprocess.run(command, env=environment, check=True)
-
-    resumed, masks, figures, tensors = torch.load(tmp_path / "result", weights_only=True)
+    resumed, masks, figures, tensors = torch.load(result, weights_only=True)
     assert resumed
     assert figures == whole.figures
     assert all(torch.equal(masks[name], one) for name, one in flatten(whole.masks).items())

@@ -1,9 +1,6 @@
 """A training that is killed and started again ends as if it had not been."""
 
 import itertools
-import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +19,7 @@ from autocompress.errors import ArtifactError
 from autocompress.train.checkpoint import Keeper, name_tensors
 from autocompress.train.loop import Hooks, TrainSettings, chain_hooks, fork_seed, train_model_
 from autocompress.train.objective import make_task_loss
+from tests.killed import kill_and_finish
 
 LOSS = make_task_loss(functional.cross_entropy)
 SETTINGS = TrainSettings(
@@ -286,21 +284,9 @@ def train_slowly(folder: Path) -> None:
 @pytest.mark.timeout(300)
 def test_a_process_killed_at_any_moment_goes_on(tmp_path: Path) -> None:
     whole = Run(replace(SETTINGS, epochs=40)).train()
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    command, kept = [sys.executable, __file__, str(tmp_path)], tmp_path / "x.ckpt"
-    for wait_s in (0.05, 0.2, 0.3):
-        before = kept.stat().st_mtime_ns if kept.exists() else 0
-        with subprocess.Popen(command, env=environment) as process:
-            while not kept.exists() or kept.stat().st_mtime_ns == before:
-                assert process.poll() is None
-                time.sleep(0.001)
-            time.sleep(wait_s)
-            os.kill(process.pid, signal.SIGKILL)
-        assert not (tmp_path / "result").exists()
+    result = kill_and_finish(__file__, tmp_path)
 
-    subprocess.run(command, env=environment, check=True)
-
-    loss, first, tensors = torch.load(tmp_path / "result", weights_only=True)
+    loss, first, tensors = torch.load(result, weights_only=True)
     assert first > 0
     assert loss == whole.loss
     assert all(
