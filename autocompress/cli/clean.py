@@ -17,6 +17,7 @@ MEANINGS = {
     "base": "bases of rounds",
     "finished": "finished models",
     "result": "results",
+    "training": "interrupted trainings",
     "damaged": "damaged results",
     "draft": "drafts",
     "link": "links to models",

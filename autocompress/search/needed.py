@@ -88,7 +88,7 @@ def clean_folder(folder: RunFolder, urls: Sequence[str], *, results: bool = Fals
 def list_needed(
     studies: Iterable[optuna.Study], folder: RunFolder, *, results: bool = False
 ) -> Needed:
-    """Return what ``studies`` need: dense models, bases, finished models and results.
+    """Return what ``studies`` need: models, results, and trainings that were interrupted.
 
     Args:
         studies: Of this package.
@@ -97,6 +97,7 @@ def list_needed(
     """
     objects: set[str] = set()
     answers: set[str] = set()
+    trainings: set[str] = set()
     all_dense = False
     for study in studies:
         attrs = study.user_attrs
@@ -108,10 +109,15 @@ def list_needed(
             if "key" not in trial.user_attrs:
                 continue
             objects |= _list_models(trial, folder)
+            if _is_open(trial):
+                trainings.add(trial.user_attrs["key"])
             if not results or _is_open(trial):
                 answers.add(trial.user_attrs["key"])
     return Needed(
-        objects=frozenset(objects - {""}), results=frozenset(answers - {""}), all_dense=all_dense
+        objects=frozenset(objects - {""}),
+        results=frozenset(answers - {""}),
+        trainings=frozenset(trainings),
+        all_dense=all_dense,
     )
 
 

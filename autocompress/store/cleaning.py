@@ -13,7 +13,7 @@ from autocompress.store.artifacts import METRICS_FILE, STRUCTURE_FILE, WEIGHTS_F
 from autocompress.store.files import name_failure
 from autocompress.store.run_folder import DAMAGED
 
-Kind = Literal["dense", "base", "finished", "result", "damaged", "draft", "link"]
+Kind = Literal["dense", "base", "finished", "result", "training", "damaged", "draft", "link"]
 
 # Our own layout: what does not match is somebody else's and is left alone.
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -21,6 +21,7 @@ _DRAFT = re.compile(r"[0-9a-f]{32}")
 _RECORD = re.compile(rf"({_KEY.pattern})\.json")
 _DAMAGED = re.compile(rf"({_KEY.pattern})\.json{re.escape(DAMAGED)}")
 _RECORD_DRAFT = re.compile(rf"\.{_DRAFT.pattern}\.tmp")
+_TRAINING = re.compile(rf"({_KEY.pattern})-\w+\.training(\.draft)?")
 _LINK = re.compile(r"best|trial-\d+")
 _MODEL_FILES = frozenset((WEIGHTS_FILE, STRUCTURE_FILE, METRICS_FILE))
 _FILES: dict[Kind, frozenset[str]] = {
@@ -36,10 +37,11 @@ class Item:
 
     Attributes:
         kind: A ``dense`` model, a ``base`` of a round, a ``finished`` model, a ``result``, a
-            ``damaged`` one set aside, a ``draft`` that was never finished, a ``link``.
+            ``training`` that was interrupted, a ``damaged`` result set aside, a ``draft`` that
+            was never finished, a ``link``.
         path: Where it lies; a folder, a file or a link; in a store, its name below the URL.
-        key: Of a model or result, or of the model that a link points to; empty for what is of
-            no use: drafts, damaged results, links to nothing.
+        key: Of a model or result, of what a training is for, or of the model that a link points
+            to; empty for what is of no use: drafts, damaged results, links to nothing.
         size_bytes: Of its files.
     """
 
@@ -56,17 +58,21 @@ class Needed:
     Attributes:
         objects: Keys of models.
         results: Keys of results.
-        all_dense: Keep every dense model, because one could not be named.
+        trainings: Keys of what is still to be trained, so that it goes on in the middle.
+        all_dense: Keep every dense model, and every training, because one could not be named.
     """
 
     objects: frozenset[str]
     results: frozenset[str]
+    trainings: frozenset[str] = frozenset()
     all_dense: bool = False
 
     def keeps(self, item: Item) -> bool:
-        """Return whether a model, a result or a link may not go on its own account."""
+        """Return whether a model, a result, a training or a link may not go by itself."""
         if item.kind == "result":
             return item.key in self.results
+        if item.kind == "training":
+            return self.all_dense or item.key in self.trainings
         if item.kind == "dense" and self.all_dense:
             return True
         return item.kind == "link" or item.key in self.objects
@@ -74,12 +80,12 @@ class Needed:
 
 def list_items(root: Path) -> list[Item]:
     """Return everything of ours in the run folder ``root``; links are not followed."""
-    finders = (_list_objects, _list_records, _list_drafts, _list_links)
+    finders = (_list_objects, _list_records, _list_trainings, _list_drafts, _list_links)
     return [item for find in finders for item in find(root)]
 
 
 def find_needless(items: Sequence[Item], needed: Needed) -> list[Item]:
-    """Return what may go: models and results not ``needed``, and all that is left over.
+    """Return what may go: what is not ``needed``, and all that is left over.
 
     A link goes with the model it points to.
     """
@@ -138,6 +144,16 @@ def _list_records(root: Path) -> Iterator[Item]:
             yield _make_item("damaged", entry, "", [entry])
         elif _RECORD_DRAFT.fullmatch(entry.name):
             yield _make_item("draft", entry, "", [entry])
+
+
+def _list_trainings(root: Path) -> Iterator[Item]:
+    for entry in _scan(root / "checkpoints"):
+        match = _TRAINING.fullmatch(entry.name)
+        if match and entry.is_file(follow_symlinks=False):
+            is_draft = match[2] is not None
+            yield _make_item(
+                "draft" if is_draft else "training", entry, "" if is_draft else match[1], [entry]
+            )
 
 
 def _list_drafts(root: Path) -> Iterator[Item]:

@@ -156,6 +156,19 @@ def test_an_undecided_trial_needs_its_base_its_result_and_what_that_stored(root:
     assert left == {"dense", "base", "model", "lost model", "other base", "old fast"}
 
 
+def test_an_interrupted_training_stays_until_its_trial_is_decided(root: Path) -> None:
+    (root / "checkpoints").mkdir()
+    for name in ("fast", "waiting", "nobody's"):
+        (root / "checkpoints" / f"{key_of(name)}-final.training").write_bytes(b"1234")
+    waiting = make_trial("waiting", state=TrialState.WAITING)
+    add_study(make_url(root / "study.db"), "two", [waiting])
+
+    clean_folder(RunFolder(root), [])
+
+    left = [path.name for path in (root / "checkpoints").iterdir()]
+    assert left == [f"{key_of('waiting')}-final.training"]
+
+
 def test_a_study_without_trials_needs_the_model_where_it_starts(tmp_path: Path) -> None:
     study = add_study(make_url(tmp_path / "study.db"), "new", [])
     study.set_user_attr("start", {"base": key_of("start"), "progress": 0.5})

@@ -47,6 +47,9 @@ def root(tmp_path: Path) -> Path:
     (root / "results" / f".{'a' * 32}.tmp").write_bytes(b"{}")
     (root / "tmp" / ("b" * 32) / "inner").mkdir(parents=True)
     (root / "tmp" / ("b" * 32) / "inner" / "file").write_bytes(b"123")
+    (root / "checkpoints").mkdir()
+    (root / "checkpoints" / f"{key_of('job')}-retrain.training").write_bytes(b"1234")
+    (root / "checkpoints" / f"{key_of('job')}-final.training.draft").write_bytes(b"1")
     link(root, "finished", "trial-3")
     (root / "study.db").write_bytes(b"SQLite")
     (root / "report.html").write_text("report")
@@ -62,15 +65,17 @@ def test_everything_of_ours_is_listed_once_with_its_size(root: Path) -> None:
 
     sizes = sorted((one.kind, one.size_bytes) for one in items if one.kind != "link")
     record = root / "results" / f"{key_of('result')}.json"
-    assert len({one.path for one in items}) == len(items) == 8
+    assert len({one.path for one in items}) == len(items) == 10
     assert sizes == [
         ("base", 20),
         ("damaged", 1),
         ("dense", 20),
+        ("draft", 1),
         ("draft", 2),
         ("draft", 3),
         ("finished", 15),
         ("result", record.stat().st_size),
+        ("training", 4),
     ]
 
 
@@ -88,12 +93,22 @@ def test_what_is_needed_stays_and_nothing_else(root: Path, name: str) -> None:
     assert {"study.db", "report.html"} <= set(list_files(root))
 
 
+def test_a_training_stays_while_something_waits_for_it(root: Path) -> None:
+    needed = Needed(
+        objects=frozenset(), results=frozenset(), trainings=frozenset((key_of("job"),))
+    )
+
+    free_items(root, find_needless(list_items(root), needed))
+
+    assert [one.kind for one in list_items(root)] == ["training"]
+
+
 def test_every_dense_model_stays_when_none_can_be_named(root: Path) -> None:
     needed = Needed(objects=frozenset(), results=frozenset(), all_dense=True)
 
     kinds = {one.kind for one in find_needless(list_items(root), needed)}
 
-    assert kinds == {"base", "finished", "result", "damaged", "draft", "link"}
+    assert kinds == {"base", "finished", "result", "damaged", "draft", "link"}  # No training.
 
 
 def test_what_needs_nothing_is_freed_to_the_last_byte(root: Path) -> None:
@@ -153,6 +168,13 @@ def place_other_link(root: Path) -> Path:
     return root / "models" / "trial-9"
 
 
+def place_other_training(root: Path) -> Path:
+    """Return what `compress` keeps, and goes on from: no study knows of it."""
+    path = root / "checkpoints" / f"{key_of('step')}.training"
+    path.write_text("mine")
+    return path
+
+
 def place_other_draft(root: Path) -> Path:
     (root / "tmp" / "mine").mkdir()
     return root / "tmp" / "mine"
@@ -169,6 +191,7 @@ def place_other_draft(root: Path) -> Path:
         place_other_record,
         place_other_link,
         place_other_draft,
+        place_other_training,
     ],
 )
 def test_what_is_not_ours_is_left_alone(root: Path, place: Callable[[Path], Path]) -> None:
@@ -179,7 +202,7 @@ def test_what_is_not_ours_is_left_alone(root: Path, place: Callable[[Path], Path
     assert path.exists()
 
 
-@pytest.mark.parametrize("name", ["objects", "results", "tmp", "models"])
+@pytest.mark.parametrize("name", ["objects", "results", "tmp", "models", "checkpoints"])
 def test_nothing_is_freed_behind_a_link(root: Path, name: str) -> None:
     outside = root.parent / "elsewhere"
     (root / name).rename(outside)
