@@ -12,10 +12,10 @@ from autocompress.cli.study import Storage
 from autocompress.errors import SettingError
 
 Seeds = Annotated[
-    str, typer.Option("--seeds", metavar="0,1,2", help="Instead of those of the settings.")
+    str, typer.Option("--seeds", metavar="0,1,2", help="Run these instead of those of the settings.")
 ]
 Arms = Annotated[
-    str, typer.Option("--arms", metavar="A,B", help="Only these of the settings' arms.")
+    str, typer.Option("--arms", metavar="A,B", help="Run only these; tables also hold what ran before.")
 ]
 Peers = Annotated[
     list[Path] | None,

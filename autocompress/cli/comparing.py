@@ -1,6 +1,7 @@
 """What the comparing command does; loads torch and Optuna."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -25,7 +26,13 @@ from autocompress.report.comparison_page import (
     write_markdown,
 )
 from autocompress.report.page import format_metric
-from autocompress.search.compare import Compared, Comparison, iterate_runs, plan_comparison
+from autocompress.search.compare import (
+    Compared,
+    Comparison,
+    iterate_runs,
+    plan_comparison,
+    read_result,
+)
 from autocompress.search.spec import find_outputs
 
 NAMES = {"csv": "compare.csv", "md": "compare.md", "png": "compare.png"}
@@ -41,16 +48,19 @@ def compare_arms(
 ) -> None:
     """Run what is missing of a comparison, then write and show its tables.
 
+    They also hold what earlier calls ran of other arms and seeds.
+
     Args:
         compared: The settings.
-        seeds: Instead of theirs; empty takes theirs.
-        arms: Only these; empty takes all.
+        seeds: To be run instead of theirs; empty takes theirs.
+        arms: Only these are run; empty takes all.
         peers: Files with rows of other tools.
         again: The command that goes on after Ctrl-C.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     comparison = plan_comparison(compared, seeds=seeds, arms=arms)
-    others = read_peers(peers, comparison)  # Before hours of work: a row may be wrong.
+    whole = plan_whole(compared, comparison)
+    others = read_peers(peers, whole)  # Before hours of work: a row may be wrong.
     rows: list[Row] = []
     is_done = True
     try:
@@ -67,9 +77,27 @@ def compare_arms(
         open_console(stderr=True).print(text, markup=False)
         raise typer.Exit(INTERRUPTED) from None
     if rows or others:
-        show_comparison(make_runs_frame([*rows, *others]), comparison)
+        rows = gather_rows(whole, rows)
+        if whole.reference not in {row["arm"] for row in rows}:
+            whole = replace(whole, reference=comparison.reference)
+        show_comparison(make_runs_frame([*rows, *others]), whole)
     if not is_done:
         open_console().print(f"The time is over; go on with: {again}", markup=False)
+
+
+def plan_whole(compared: Compared, comparison: Comparison) -> Comparison:
+    """Return all of ``compared`` of which ``comparison`` is a choice of arms and seeds."""
+    seeds = dict.fromkeys((*compared.compare.seeds, *comparison.seeds))
+    return plan_comparison(compared, seeds=tuple(seeds))
+
+
+def gather_rows(whole: Comparison, rows: Sequence[Row]) -> list[Row]:
+    """Return ``rows`` and those of other runs that are done, in the order of ``whole``."""
+    known = {row["study"]: row for row in rows}
+    for run in whole.runs:
+        if run.settings.name not in known and (result := read_result(run.settings)):
+            known[run.settings.name] = describe_run(run, result, whole.dense)
+    return [known[one] for one in (run.settings.name for run in whole.runs) if one in known]
 
 
 def show_comparison(frame: pd.DataFrame, comparison: Comparison) -> None:

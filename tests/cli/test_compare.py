@@ -137,11 +137,23 @@ def test_rows_of_peers_and_a_choice_of_arms(
 
     assert shown.code == 0, shown.err
     rows = read_runs((whole.folder / "run" / "compare.csv").read_text()).to_dict(orient="records")
-    assert {row["arm"] for row in rows} == {"random-admm", "peer"}
+    assert {row["arm"] for row in rows} == {"random-magnitude", "random-admm", "peer"}
+    assert len(rows) == 2 + len(read_runs(whole.runs))  # What earlier calls ran stays in it.
     added = [(row["seed"], row["test_metric"]) for row in rows if row["arm"] == "peer"]
     assert added == [(0, 0.7), (1, 0.7)]
     assert "random-admm is " in shown.out
     assert "peer" in (whole.folder / "run" / "compare.md").read_text()
+
+
+def test_a_choice_of_arms_and_seeds_runs_these_only(tmp_path: Path, commands: Commands) -> None:
+    path = write_duel(tmp_path, ("{ macs = 0.5 }, ", ""))
+
+    shown = commands.run("compare", str(path), "--arms", "random-admm", "--seeds", "1")
+
+    assert shown.code == 0, shown.err
+    rows = read_runs((tmp_path / "run" / "compare.csv").read_text()).to_dict(orient="records")
+    assert [(row["arm"], row["seed"]) for row in rows] == [("random-admm", 1)]
+    assert "There is only random-admm." in shown.out
 
 
 @pytest.mark.slow  # Two dense models.
