@@ -12,10 +12,11 @@ from autocompress.cli.study import Storage
 from autocompress.errors import SettingError
 
 Seeds = Annotated[
-    str, typer.Option("--seeds", metavar="0,1,2", help="Run these instead of those of the settings.")
+    str, typer.Option("--seeds", metavar="0,1,2", help="Run these instead of the settings' own.")
 ]
 Arms = Annotated[
-    str, typer.Option("--arms", metavar="A,B", help="Run only these; tables also hold what ran before.")
+    str,
+    typer.Option("--arms", metavar="A,B", help="Run only these; tables keep what ran before."),
 ]
 Peers = Annotated[
     list[Path] | None,
