@@ -178,7 +178,9 @@ class Evaluator:
         )
 
     def _run_stored(self, job: Job, base: Base, key: str) -> dict[str, float]:
-        keepers = Keepers(self.folder.checkpoints, key)
+        # By the key of the trial: so a study knows which trainings it waits for.
+        own = job.key(self.settings.hash_for(job.stage, self.dense_key))
+        keepers = Keepers(self.folder.checkpoints, own)
         try:
             metrics = self._make(job, base, key, keepers)
         except EvaluationError:  # Another attempt is a real one, or there is none.

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from autocompress.errors import SettingError
-from autocompress.jobs import Stage
+from autocompress.jobs import Stage, hash_json
 from autocompress.masks.purify import PurifySettings
 from autocompress.methods.choose import MethodSettings
-from autocompress.settings import WHEN_SET
+from autocompress.settings import WHEN_SET, settings_to_json
 from autocompress.train.admm import AdmmSettings
 from autocompress.train.loop import TrainSettings
 
@@ -173,3 +173,12 @@ class EvaluateSettings:
         # Models are measured either way.
         measure = latency.measure if stage == "fast" else "finished"
         return replace(self, latency=replace(latency, measure=measure))
+
+    def hash_for(self, stage: Stage, dense_key: str) -> str:
+        """Return the hash that keys of results follow from: of task and evaluation.
+
+        Args:
+            stage: Of the evaluation.
+            dense_key: Key of the dense model, which the task stands in.
+        """
+        return hash_json({"dense": dense_key, "evaluate": settings_to_json(self.for_stage(stage))})

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from autocompress.execute.base import Runner
 from autocompress.graph.layers import LayerGraph
-from autocompress.jobs import Candidate, Job, Stage, hash_json
+from autocompress.jobs import Candidate, Job, Stage
 from autocompress.masks.importance import Importance
 from autocompress.masks.latency import LatencyTable, Machine
 from autocompress.search.book import Book
@@ -20,7 +20,6 @@ from autocompress.search.rounds import Course, Plan, Round, count_evaluations
 from autocompress.search.site import Dense, Site, Start, make_site
 from autocompress.search.spec import Settings
 from autocompress.search.warm import Stock
-from autocompress.settings import settings_to_json
 
 
 class Evaluator(Runner, Protocol):
@@ -192,14 +191,8 @@ class Asker:
         costs = bounds.model.count_candidate(candidate).list_known()
         return Request(
             job=job,
-            key=job.key(hash_evaluation(self.settings, self.evaluator.dense_key, stage)),
+            key=job.key(self.settings.evaluate.hash_for(stage, self.evaluator.dense_key)),
             after=len(self.book),
             densities=measure_densities(bounds, candidate),
             excess=measure_excess(costs, site.ground.limits) if stage == "fast" else {},
         )
-
-
-def hash_evaluation(settings: Settings, dense_key: str, stage: Stage = "fast") -> str:
-    """Return the hash of a task and of how it is evaluated, which keys of results follow from."""
-    how = settings_to_json(settings.evaluate.for_stage(stage))
-    return hash_json({"dense": dense_key, "evaluate": how})

@@ -20,7 +20,6 @@ from autocompress.search.entries import read_job
 from autocompress.search.forecast import TABLE, make_course, recall_table
 from autocompress.search.ledger import Ledger, read_records
 from autocompress.search.records import Record
-from autocompress.search.requests import hash_evaluation
 from autocompress.search.rounds import Course
 from autocompress.search.sight import find_offset
 from autocompress.search.spec import Settings, find_run_dir, make_spec
@@ -187,7 +186,7 @@ def take_snapshot(source: Source, settings: Settings, dense_key: str) -> dict[st
         jobs[number].key(theirs[jobs[number].stage]) != attrs[number]["key"] for number in attrs
     ):
         raise StudyError(_describe_difference(source, study, settings))
-    is_alike = theirs["fast"] == hash_evaluation(settings, dense_key)
+    is_alike = theirs["fast"] == settings.evaluate.hash_for("fast", dense_key)
     stored = [
         {
             **asdict(one),
@@ -200,8 +199,8 @@ def take_snapshot(source: Source, settings: Settings, dense_key: str) -> dict[st
     ]
     kept = replace(source, storage=strip_password(source.storage))
     record = {"version": VERSION, "source": asdict(kept), "stored": stored}
-    if TABLE in study.user_attrs and theirs["full"] == hash_evaluation(
-        settings, dense_key, "full"
+    if TABLE in study.user_attrs and theirs["full"] == settings.evaluate.hash_for(
+        "full", dense_key
     ):
         record[TABLE] = study.user_attrs[TABLE]
     return record
@@ -233,7 +232,7 @@ def _measure_as(settings: Settings, study: optuna.Study) -> Settings:
 
 
 def _hash_stages(settings: Settings, dense_key: str) -> dict[Stage, str]:
-    return {stage: hash_evaluation(settings, dense_key, stage) for stage in get_args(Stage)}
+    return {stage: settings.evaluate.hash_for(stage, dense_key) for stage in get_args(Stage)}
 
 
 def _describe_difference(source: Source, study: optuna.Study, settings: Settings) -> str:

@@ -13,7 +13,6 @@ from autocompress.search.desk import Desk
 from autocompress.search.forecast import TABLE, recall_table
 from autocompress.search.ledger import MOST_LOSSES
 from autocompress.search.progress import SearchProgress
-from autocompress.search.requests import hash_evaluation
 from autocompress.search.spec import Settings
 
 logger = logging.getLogger(__name__)
@@ -44,7 +43,7 @@ def key_table(settings: Settings, job: Job, dense_key: str) -> str:
 
     Another study measures its own: it may run on another machine.
     """
-    own = job.key(hash_evaluation(settings, dense_key, "latency"))
+    own = job.key(settings.evaluate.hash_for("latency", dense_key))
     return hash_json({"study": settings.name, "job": own})
 
 

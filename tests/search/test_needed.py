@@ -3,6 +3,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from autocompress.errors import StudyBusyError, StudyError
+from autocompress.evaluate import full
+from autocompress.search.budget import Budget
+from autocompress.search.controller import run_search
 from autocompress.search.needed import (
     clean_folder,
     find_databases,
@@ -19,8 +23,9 @@ from autocompress.search.needed import (
     plan_cleaning,
 )
 from autocompress.search.storage import make_storage
-from autocompress.search.study import hold_study
+from autocompress.search.study import hold_study, open_study
 from autocompress.store.run_folder import RunFolder
+from tests.tiny import TINY
 
 FILES = ("model.safetensors", "structure.json", "metrics.json")
 
@@ -167,6 +172,31 @@ def test_an_interrupted_training_stays_until_its_trial_is_decided(root: Path) ->
 
     left = [path.name for path in (root / "checkpoints").iterdir()]
     assert left == [f"{key_of('waiting')}-final.training"]
+
+
+@pytest.mark.parametrize(("stage", "weights"), [("round", 0.3), ("full", 0.6)])
+def test_a_search_that_was_stopped_goes_on_in_the_middle_after_cleaning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, weights: float
+) -> None:
+    settings = replace(TINY, run_dir=str(tmp_path / "run"), budget=Budget(weights=weights))
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(full, "retrain_base_", stop)  # After the training of the method.
+    with pytest.raises(KeyboardInterrupt):
+        run_search(settings)
+    folder = RunFolder(tmp_path / "run")
+    kept = sorted(path.name for path in folder.checkpoints.iterdir())
+
+    clean_folder(folder, [])
+
+    study = open_study("tiny", make_url(folder.root / "study.db"))
+    waiting = [one for one in study.get_trials() if not one.state.is_finished()]
+    assert [(one.user_attrs["stage"], one.user_attrs["key"]) for one in waiting] == [
+        (stage, kept[0].partition("-")[0])
+    ]
+    assert sorted(path.name for path in folder.checkpoints.iterdir()) == kept
 
 
 def test_a_study_without_trials_needs_the_model_where_it_starts(tmp_path: Path) -> None:

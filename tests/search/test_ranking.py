@@ -3,11 +3,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autocompress.graph.layers import OUTSIDE
 from autocompress.jobs import Candidate
 from autocompress.masks.cost import CostModel
 from autocompress.masks.importance import Importance
 from autocompress.search.anneal import Schedule
-from autocompress.search.bounds import make_bounds
+from autocompress.search.bounds import Bounds, make_bounds
 from autocompress.search.budget import Budget
 from autocompress.search.counts import count_cost, make_candidate, make_flat, read_counts
 from autocompress.search.guide import Ground
@@ -44,6 +45,71 @@ def test_a_threshold_keeps_exactly_what_lies_above_it() -> None:
         above = int((scores.units[group.name] > 0.7).sum())
         least, most = BOUNDS.keeps_low[place], BOUNDS.keeps_high[place]
         assert counts.keeps[place] == min(max(above, least), most)
+
+
+def draw_scores(seed: int, left: float, follow: float) -> Importance:
+    """Return random scores of a base that has about ``left`` of its columns.
+
+    Args:
+        seed: Of the scores.
+        left: Share of the columns that are there; the others score 0.
+        follow: How much the score of a column is that of the unit it reads, 0..1.
+    """
+    random = np.random.default_rng(seed)
+    units = {one.name: random.uniform(0.1, 2, one.size) for one in GRAPH.groups}
+    by_unit = np.append(np.concatenate(list(units.values())), 1.0)  # The last one is outside.
+    columns = {}
+    for layer in GRAPH.column_layers:
+        own = np.repeat(by_unit[list(layer.in_units)], layer.area)
+        scores = own**follow * random.uniform(0.1, 2, layer.columns) ** (1 - follow)
+        there = random.uniform(size=layer.columns) < left
+        there[random.integers(layer.columns)] = True
+        columns[layer.name] = np.where(there, scores, 0.0)
+    return Importance(units, columns)
+
+
+def bound_base(scores: Importance) -> tuple[Bounds, Candidate]:
+    """Return the bounds of a base with the columns that have a score, and its counts."""
+    columns = {name: int(np.count_nonzero(one)) for name, one in scores.columns.items()}
+    kept = Candidate(filters={}, columns=columns)
+    space = SpaceSettings(filter_density=(1e-9, 1.0), column_density=(1e-9, 1.0))
+    return make_bounds(space, GRAPH, GRAPH, kept), kept
+
+
+BASES = st.tuples(st.integers(0, 10**6), st.sampled_from([1.0, 0.5, 0.1]), st.floats(0, 1))
+
+
+@given(BASES, st.floats(0.1, 1.5))
+def test_what_lies_above_the_threshold_is_counted(
+    base: tuple[int, float, float], threshold: float
+) -> None:
+    scores = draw_scores(*base)
+    bounds, _ = bound_base(scores)
+
+    counts = count_above(bounds, scores, float(np.log(threshold)))
+
+    kept = {OUTSIDE}
+    for place, group in enumerate(GRAPH.groups):
+        own = scores.units[group.name]
+        above = {group.start + unit for unit in range(group.size) if own[unit] > threshold}
+        best = group.start + int(own.argmax())  # A group does not go.
+        kept |= above | {best} if group.prunable else set(group.units)
+        assert counts.keeps[place] == len(kept & set(group.units))
+    _, fewest, most = bounds.open_columns(counts.keeps)
+    for place, layer in enumerate(GRAPH.layers):
+        read = [layer.in_units[column // layer.area] for column in range(layer.columns)]
+        pairs = zip(read, scores.columns[layer.name].tolist(), strict=True)
+        columns = sum(unit in kept and score > threshold for unit, score in pairs)
+        assert counts.columns[place] == min(max(columns, fewest[place]), most[place])
+
+
+@given(BASES)
+def test_below_all_scores_the_base_stays_as_it_is(base: tuple[int, float, float]) -> None:
+    scores = draw_scores(*base)
+    bounds, kept = bound_base(scores)
+    counts, whole = count_above(bounds, scores, np.log(1e-9)), read_counts(bounds, kept)
+    np.testing.assert_array_equal(counts.keeps, whole.keeps)
+    np.testing.assert_array_equal(counts.columns, whole.columns)
 
 
 @given(st.floats(0.05, 0.95))

@@ -24,7 +24,6 @@ from autocompress.search.controller import SearchResult, Wiring, hold_controller
 from autocompress.search.forecast import estimate_graph
 from autocompress.search.ledger import read_records
 from autocompress.search.progress import SearchProgress
-from autocompress.search.requests import hash_evaluation
 from autocompress.search.settings import SearchSettings
 from autocompress.search.spec import Settings, make_spec, resolve_settings
 from autocompress.search.study import open_study
@@ -355,12 +354,13 @@ def test_what_was_stored_before_latency_was_known_keeps_its_keys() -> None:
     other = Settings(name="two", budget=budget, search=traded)
     kept = Candidate(filters={"a": 3}, columns={"fc": 5}, bits={"fc": 4})
     job = Job(stage="full", candidate=kept, round=1, base="b", seed=2)
-    evaluation = hash_evaluation(Settings(), "dense", "full")
+    evaluation = Settings().evaluate.hash_for("full", "dense")
 
     specs = [hash_json(make_spec(resolve_settings(one))) for one in (Settings(), other)]
 
     assert [one[:16] for one in specs] == ["330dcd96b9f7eab2", "fe4b106c50e8e42f"]
-    assert evaluation[:16] == hash_evaluation(Settings(), "dense")[:16] == "1b496afc5de6699b"
+    assert evaluation[:16] == "1b496afc5de6699b"
+    assert evaluation == Settings().evaluate.hash_for("fast", "dense")
     assert kept.key()[:16] == "27f2835b757424fd"
     assert job.key(evaluation)[:16] == "f7ec671af184455c"
 
@@ -369,16 +369,12 @@ def test_only_what_is_measured_follows_from_how() -> None:
     bare = Settings()
     by_stage = {
         measure: [
-            hash_evaluation(
-                replace(bare, evaluate=EvaluateSettings(latency=LatencySettings(measure=measure))),
-                "dense",
-                stage,
-            )
+            EvaluateSettings(latency=LatencySettings(measure=measure)).hash_for(stage, "dense")
             for stage in ("fast", "round", "full")
         ]
         for measure in ("finished", "all")
     }
-    plain = hash_evaluation(bare, "dense")
+    plain = bare.evaluate.hash_for("fast", "dense")
 
     assert by_stage["finished"][0] == plain != by_stage["all"][0]
     assert by_stage["finished"][1:] == by_stage["all"][1:]

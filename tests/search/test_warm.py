@@ -16,7 +16,6 @@ from autocompress.search.guide import make_opening
 from autocompress.search.ledger import read_records
 from autocompress.search.needed import list_needed
 from autocompress.search.records import Record
-from autocompress.search.requests import hash_evaluation
 from autocompress.search.settings import SearchSettings
 from autocompress.search.source import find_source, find_source_again
 from autocompress.search.space import SpaceSettings
@@ -67,7 +66,7 @@ def read_rows(settings: Settings) -> list[Row]:
 
 
 def list_keys(settings: Settings, evaluator: FakeEvaluator) -> set[str]:
-    evaluation = hash_evaluation(settings, evaluator.dense_key)
+    evaluation = settings.evaluate.hash_for("fast", evaluator.dense_key)
     return {job.key(evaluation) for job in evaluator.jobs}
 
 
