@@ -9,12 +9,15 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
+from autocompress.graph.layers import OUTSIDE, LayerGraph
 from autocompress.jobs import Candidate
 from autocompress.masks.importance import Floats, Importance
+from autocompress.masks.project import column_units
 from autocompress.search.anneal import Schedule
 from autocompress.search.baselines import Attempt, Blind, spread_point
-from autocompress.search.bounds import FULL, Bounds, Counts, Logits
+from autocompress.search.bounds import FULL, Bounds, Counts, Ints, Logits
 from autocompress.search.counts import count_cost, make_candidate, make_flat, read_logits
 from autocompress.search.fill import FILL_LOW, scale_limits
 from autocompress.search.guide import Ground
@@ -103,22 +106,39 @@ def find_logits(bounds: Bounds, scores: Importance, limits: Mapping[str, float])
 
 
 def count_above(bounds: Bounds, scores: Importance, threshold: float) -> Counts:
-    """Return the counts of units and columns whose score is above exp(``threshold``)."""
-    least = np.exp(threshold)
-    keeps = np.array(
-        [int((scores.units[group.name] > least).sum()) for group in bounds.graph.groups]
-    )
+    """Return the counts of units and columns whose score is above exp(``threshold``).
+
+    Columns count where the unit that they read stays; what the base has lost scores 0.
+    """
+    least, graph = np.exp(threshold), bounds.graph
+    keeps = np.array([int((scores.units[group.name] > least).sum()) for group in graph.groups])
     keeps = keeps // bounds.filter_step * bounds.filter_step
     keeps = np.clip(keeps, bounds.keeps_low, bounds.keeps_high)
     _, fewest, most = bounds.open_columns(keeps)
-    shares = [
-        float((scores.columns[one.name] > least).mean()) if one.name in scores.columns else 1.0
-        for one in bounds.graph.layers
+    stays = find_best(graph, scores, keeps)
+    above = [
+        int((stays[column_units(one)] & (scores.columns[one.name] > least)).sum())
+        if one.name in scores.columns
+        else full
+        for one, full in zip(graph.layers, most.tolist(), strict=True)
     ]
-    columns = np.clip(np.floor(np.array(shares) * most), fewest, most).astype(np.int64)
+    columns = np.clip(np.array(above), fewest, most).astype(np.int64)
     weights = bounds.open_weights(keeps, columns)[2]
     places = make_flat(bounds).places
     return Counts(keeps, columns, weights, bounds.fine.find_bits(places))
+
+
+def find_best(graph: LayerGraph, scores: Importance, keeps: Ints) -> NDArray[np.bool_]:
+    """Return which units are among the ``keeps`` best of their group; the last one is outside.
+
+    Returns:
+        Shape (units + 1,).
+    """
+    stays = np.zeros(graph.units + 1, dtype=np.bool_)
+    stays[OUTSIDE] = True
+    for group, keep in zip(graph.groups, keeps.tolist(), strict=True):
+        stays[group.start + np.argsort(-scores.units[group.name], kind="stable")[:keep]] = True
+    return stays
 
 
 def mix(bounds: Bounds, ranked: Logits, share: float) -> Logits:

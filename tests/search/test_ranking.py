@@ -72,8 +72,7 @@ def bound_base(scores: Importance) -> tuple[Bounds, Candidate]:
     """Return the bounds of a base with the columns that have a score, and its counts."""
     columns = {name: int(np.count_nonzero(one)) for name, one in scores.columns.items()}
     kept = Candidate(filters={}, columns=columns)
-    space = SpaceSettings(filter_density=(1e-9, 1.0), column_density=(1e-9, 1.0))
-    return make_bounds(space, GRAPH, GRAPH, kept), kept
+    return make_bounds(SpaceSettings(), GRAPH, GRAPH, kept), kept
 
 
 BASES = st.tuples(st.integers(0, 10**6), st.sampled_from([1.0, 0.5, 0.1]), st.floats(0, 1))
