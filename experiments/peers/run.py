@@ -4,8 +4,9 @@ python -m experiments.peers.run SETTINGS.toml --arm ARM --share 0.5 --seed N --d
     --runs DIR --out OUT.jsonl
 
 SETTINGS is a study file: its task gives the dense model and the data, ``evaluate.full.retrain``
-and ``evaluate.distill`` the fine-tuning. A row that stands in OUT already is not run again; a run
-that was killed goes on from the folder beside OUT. README.md beside this file has the arms.
+and ``evaluate.distill`` the fine-tuning. A row that stands in OUT already is not run again, and is
+refused with other settings; a run that was killed goes on from the folder beside OUT. README.md
+beside this file has the arms.
 """
 
 import argparse
@@ -13,7 +14,9 @@ import copy
 import json
 import math
 import shutil
+import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import version
@@ -26,7 +29,7 @@ from torch import nn
 from autocompress.evaluate.base import make_base
 from autocompress.evaluate.prune import make_retrain_loss
 from autocompress.evaluate.settings import EvaluateSettings
-from autocompress.evaluate.task import Task, open_task, train_dense
+from autocompress.evaluate.task import Task, key_dense, open_task, train_dense
 from autocompress.graph.trace import measure_macs
 from autocompress.jobs import hash_json
 from autocompress.search.compare import Compared
@@ -36,7 +39,8 @@ from autocompress.train.checkpoint import Keeper
 from autocompress.train.effort import TRAINING, count_effort
 from autocompress.train.loop import Hooks, score_model, train_model_
 from experiments.peers.effort import Effort
-from experiments.peers.torch_pruning_peer import WAYS, add_gradients_, prune_to_share
+from experiments.peers.rows import find_row
+from experiments.peers.torch_pruning_peer import WAYS, Way, add_gradients_, prune_to_share
 
 PRUNING = {f"tp-{name}": way for name, way in WAYS.items()}
 LONGER = "tp-uniform-longer"
@@ -65,20 +69,23 @@ class Run:
     effort: Effort
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run one row."""
-    options = read_options()
-    key = make_key(options)
-    rows = options.out.read_text("utf-8").splitlines() if options.out.exists() else []
-    if any(key.items() <= json.loads(row).items() for row in rows):
+    options = read_options(arguments)
+    settings = read_study(options)
+    asked = {
+        **make_key(options),
+        "dense_seed": settings.task.seed,
+        "settings_hash": hash_causes(options, settings),
+    }
+    standing = find_row(options.out, asked)
+    if standing:
+        print(standing, file=sys.stderr)
         return
-    dense_seed = options.seed if options.dense_seed is None else options.dense_seed
-    changes = [f"task.data.root={options.data}", f"task.seed={dense_seed}", *options.changes]
-    settings = read_settings(Compared, options.settings, changes)
     torch.set_num_threads(options.threads)
     task = open_task(settings.task)
     dense = train_dense(task, RunFolder(options.runs))[0].eval()
-    kept = options.out.with_suffix(".kept") / hash_json([key, settings_to_json(settings)])
+    kept = options.out.with_suffix(".kept") / hash_json(asked)
     effort = Effort(kept / "effort.json")
     run = Run(options, task, dense, settings.evaluate, kept, effort)
     searched = effort.search_samples
@@ -87,14 +94,16 @@ def main() -> None:
         effort.search_samples = searched
     effort.prune_s = effort.prune_s or effort.measure()
     effort.write()
-    trained = tune_(model, run)
+    with count_effort() as finishing:  # Ours count their last scores too.
+        tune_(model, run)
+        scores = score(model, task)
+    effort.write()
     row = {
-        **key,
-        "dense_seed": dense_seed,
-        **score(model, task),
+        **asked,
+        **scores,
         **measure(model, run),
         "search_samples": effort.search_samples,
-        "samples": effort.search_samples + trained,
+        "samples": effort.search_samples + finishing.samples,
         "evaluations": effort.evaluations,
         "prune_s": effort.prune_s,
         "seconds": effort.seconds,
@@ -111,8 +120,15 @@ def main() -> None:
     print(json.dumps(row), flush=True)
 
 
+def read_study(options: argparse.Namespace) -> Compared:
+    """Return the settings file, changed as the options say."""
+    dense_seed = options.seed if options.dense_seed is None else options.dense_seed
+    changes = [f"task.data.root={options.data}", f"task.seed={dense_seed}", *options.changes]
+    return read_settings(Compared, options.settings, changes)
+
+
 def make_key(options: argparse.Namespace) -> dict[str, Any]:
-    """Return what tells rows of one file apart."""
+    """Return what a row is called, and the samples that were given to it."""
     key = {"arm": options.arm, "seed": options.seed, "budget": f"macs={options.share:g}"}
     if options.arm == LONGER:
         key["extra_samples"] = options.extra_samples
@@ -121,17 +137,47 @@ def make_key(options: argparse.Namespace) -> dict[str, Any]:
     return key
 
 
+def hash_causes(options: argparse.Namespace, settings: Compared) -> str:
+    """Return what all that a row follows from hashes to: 16 hexadecimal digits.
+
+    Not what it does not follow from: where files and runs are, the device, threads, the search,
+    and options of other arms.
+    """
+    evaluate, arm = settings.evaluate, options.arm
+    causes = {
+        **make_key(options),
+        "dense": key_dense(settings.task),
+        "retrain": settings_to_json(evaluate.full.retrain),
+        "distill": settings_to_json(evaluate.distill) if evaluate.distill.share else None,
+    }
+    if arm in FASTNAS:
+        causes["width_steps"] = options.width_steps
+        causes["calibration"] = count_calibration(evaluate)
+    elif find_way(arm).is_taylor:
+        causes["taylor_batches"] = options.taylor_batches
+    return hash_json(causes)[:16]
+
+
+def find_way(arm: str) -> Way:
+    """Return how an arm of Torch-Pruning ranks."""
+    return PRUNING[arm.removesuffix("-longer")]
+
+
+def count_calibration(evaluate: EvaluateSettings) -> int:
+    """Return the samples that a fast evaluation re-estimates batch norms on."""
+    return evaluate.fast.norm_batches * evaluate.fast.retrain.batch_size
+
+
 def prune(run: Run) -> tuple[nn.Module, dict[str, Any]]:
     """Return the arm's model on the task's device, not yet fine-tuned, and figures of its own."""
     options, task, effort = run.options, run.task, run.effort
     if options.arm in FASTNAS:
         peer = import_module("experiments.peers.fastnas")  # ModelOpt is not everywhere.
-        fast = run.evaluate.fast
         asked = peer.FastNas(
             score=FASTNAS[options.arm],
             steps=options.width_steps,
             samples=options.search_samples,
-            calibration=fast.norm_batches * fast.retrain.batch_size,
+            calibration=count_calibration(run.evaluate),
         )
         model, figures = peer.search_fastnas(
             run.dense,
@@ -143,7 +189,7 @@ def prune(run: Run) -> tuple[nn.Module, dict[str, Any]]:
             seed=options.seed,
         )
     else:
-        way = PRUNING[options.arm.removesuffix("-longer")]
+        way = find_way(options.arm)
         work = copy.deepcopy(run.dense)
         if way.is_taylor:
             size = run.evaluate.full.retrain.batch_size
@@ -157,8 +203,8 @@ def prune(run: Run) -> tuple[nn.Module, dict[str, Any]]:
     return model.to(task.device), figures
 
 
-def tune_(model: nn.Module, run: Run) -> int:
-    """Fine-tune ``model`` as the study says, and return what that counts in samples."""
+def tune_(model: nn.Module, run: Run) -> None:
+    """Fine-tune ``model`` as the study says."""
     train, source, effort = run.evaluate.full.retrain, run.task.data.train, run.effort
     if run.options.arm == LONGER:
         more = run.options.extra_samples / TRAINING / len(source)
@@ -175,10 +221,8 @@ def tune_(model: nn.Module, run: Run) -> int:
     keeper = Keeper(run.kept / "training.kept", seconds=30)
     seed = run.options.seed + 1
     hooks = Hooks(on_step=count_time)
-    with count_effort() as spent:
-        train_model_(model, source, train, loss=loss, seed=seed, hooks=hooks, keeper=keeper)
+    train_model_(model, source, train, loss=loss, seed=seed, hooks=hooks, keeper=keeper)
     effort.write()
-    return spent.samples
 
 
 def score(model: nn.Module, task: Task) -> dict[str, float]:
@@ -213,8 +257,8 @@ def list_versions(arm: str) -> dict[str, str]:
     return {name: version(name) for name in (*peers, "torch")}
 
 
-def read_options() -> argparse.Namespace:
-    """Return the arguments of the command line."""
+def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the arguments of the command line; those of this process when None."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("settings", type=Path)
     parser.add_argument("--arm", choices=ARMS, required=True)
@@ -230,7 +274,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--taylor-batches", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--set", dest="changes", action="append", default=[])
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":
