@@ -111,9 +111,10 @@ class Outcome:
     """What came of a job.
 
     Attributes:
-        energy: What the search minimises: the validation loss for a ``fast`` job, the
-            negated metric (when more is better) for models, the dense model's microseconds for
-            a table; NaN when the job failed.
+        energy: What the search minimises: the validation loss for a ``fast`` job, less what
+            its weights are worth where ``fast.capacity`` says so; the negated metric (when more
+            is better) for models, the dense model's microseconds for a table; NaN when the job
+            failed.
         metrics: Flat figures by name with units, see ``report.frames``.
         artifact: Key of the stored model or table; empty when none was stored.
         error: One sentence when the job failed; empty otherwise.

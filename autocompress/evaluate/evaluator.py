@@ -1,6 +1,7 @@
 """Run jobs: open the base, evaluate, store what came out."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -31,6 +32,7 @@ from autocompress.evaluate.task import (
 )
 from autocompress.graph.layers import LayerGraph
 from autocompress.jobs import Candidate, Job, Outcome, hash_json
+from autocompress.masks.cost import count_masks
 from autocompress.masks.importance import Importance, measure_importance
 from autocompress.masks.latency import LatencyTable, Machine
 from autocompress.masks.purify import propagate
@@ -142,7 +144,7 @@ class Evaluator:
             pruned, metrics = estimate_candidate(
                 base, job.candidate, self.task, self.settings, seed=job.seed
             )
-            artifact, energy = "", metrics["val_loss"]
+            artifact, energy = "", self._rate(metrics)
             metrics |= self._time(job, pruned)
         else:
             artifact = self._artifact_key(job)
@@ -160,7 +162,7 @@ class Evaluator:
         settings = replace(self.settings, fast=fast)
         base = self.open_base(job.base)
         metrics = evaluate_fast(base, job.candidate, self.task, settings, seed=job.seed)
-        return Outcome(energy=metrics["val_loss"], metrics=metrics)
+        return Outcome(energy=self._rate(metrics), metrics=metrics)
 
     def pack(self) -> "Parcel":
         """Return what makes such an evaluator on another machine; reads the test set.
@@ -237,6 +239,14 @@ class Evaluator:
         masks = propagate(pruned.graph, pruned.masks)
         compact = compact_model(pruned.model, pruned.graph, masks).eval()
         return list_shares(self._bench.compare(compact))
+
+    def _rate(self, metrics: Mapping[str, float]) -> float:
+        """Return the energy of a candidate after little work, see ``FastSettings.capacity``."""
+        capacity = self.settings.fast.capacity or 0.0
+        if not capacity:
+            return metrics["val_loss"]
+        whole = count_masks(self._dense.graph, self._dense.masks).weights
+        return metrics["val_loss"] - capacity * math.log(metrics["weights"] / whole)
 
     def _energy(self, metric: float) -> float:
         return -metric if self.task.settings.metric_direction == "maximize" else metric

@@ -1,5 +1,6 @@
 """How candidates are evaluated: fast, at the end of a round, and in full."""
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -39,6 +40,10 @@ class FastSettings:
         retrain: Masked retraining before the score.
         quantize: The way to the levels of bit widths.
         norm_batches: Training batches for the re-estimation of batch norms.
+        capacity: By how much the energy falls per e-fold of kept weights, in units of the loss;
+            None for the loss alone. So short a training asks what survives of the dense model;
+            of two candidates that lose alike, the one with more weights ends better. For
+            budgets that leave weights free, such as MACs or latency.
     """
 
     fidelity: Literal["one_shot", "admm"] = "admm"
@@ -50,6 +55,11 @@ class FastSettings:
         )
     )
     norm_batches: int = 10
+    capacity: float | None = field(default=None, metadata=WHEN_SET)
+
+    def __post_init__(self) -> None:
+        if self.capacity is not None and not 0 <= self.capacity < math.inf:
+            raise SettingError(f"fast.capacity: want 0 or more, got {self.capacity}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import torch
 
 from autocompress.data.settings import DataSettings
 from autocompress.data.tensors import TensorSource
-from autocompress.errors import ArtifactError
+from autocompress.errors import ArtifactError, SettingError
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.full import measure_gap
 from autocompress.evaluate.settings import (
@@ -27,6 +27,7 @@ from autocompress.jobs import Candidate, Job
 from autocompress.masks.cost import CostModel, count_masks
 from autocompress.masks.purify import PurifySettings
 from autocompress.methods.choose import MethodSettings
+from autocompress.settings import settings_to_json
 from autocompress.store.artifacts import load
 from autocompress.store.run_folder import RunFolder
 from autocompress.train.admm import AdmmSettings
@@ -101,6 +102,35 @@ def test_one_shot_is_the_bottom_rung(evaluator: Evaluator) -> None:
 
     assert not outcome.failed
     assert "admm_residual" not in outcome.metrics
+
+
+@pytest.mark.parametrize("glances", [False, True])
+def test_capacity_is_worth_the_same_for_every_fold_of_weights(
+    evaluator: Evaluator, *, glances: bool
+) -> None:
+    job = Job(stage="fast", candidate=halve(evaluator), round=0, seed=3)
+    graph, _ = evaluator.describe("")
+    whole = CostModel(graph).count_candidate(Candidate(filters={}, columns={})).weights
+    fast = replace(SETTINGS.fast, capacity=0.25)
+    other = Evaluator(evaluator.task, replace(SETTINGS, fast=fast), evaluator.folder)
+    run = other.glance if glances else other.run
+
+    plain = (evaluator.glance if glances else evaluator.run)(job)
+    found = run(job)
+
+    assert found.metrics["val_loss"] == plain.metrics["val_loss"] == plain.energy
+    folds = np.log(whole / found.metrics["weights"])
+    assert folds > 0.5
+    assert found.energy == pytest.approx(plain.energy + 0.25 * folds, rel=1e-6)
+
+
+def test_capacity_belongs_to_what_a_result_follows_from_only_when_it_is_set() -> None:
+    set_to = replace(SETTINGS, fast=replace(SETTINGS.fast, capacity=0.0))
+
+    assert "capacity" not in settings_to_json(SETTINGS)["fast"]
+    assert settings_to_json(set_to)["fast"]["capacity"] == 0.0
+    with pytest.raises(SettingError, match=r"fast.capacity: want 0 or more, got -1"):
+        FastSettings(capacity=-1)
 
 
 def test_a_glance_is_the_bottom_rung_and_leaves_the_settings(evaluator: Evaluator) -> None:
