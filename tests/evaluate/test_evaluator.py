@@ -108,7 +108,7 @@ def test_one_shot_is_the_bottom_rung(evaluator: Evaluator) -> None:
 def test_capacity_is_worth_the_same_for_every_fold_of_weights(
     evaluator: Evaluator, *, glances: bool
 ) -> None:
-    job = Job(stage="fast", candidate=halve(evaluator), round=0, seed=3)
+    job = Job(stage="fast", candidate=halve(evaluator), round=0, base="", seed=3)
     graph, _ = evaluator.describe("")
     whole = CostModel(graph).count_candidate(Candidate(filters={}, columns={})).weights
     fast = replace(SETTINGS.fast, capacity=0.25)
