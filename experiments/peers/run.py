@@ -228,7 +228,7 @@ def tune_(model: nn.Module, run: Run) -> None:
 def score(model: nn.Module, task: Task) -> dict[str, float]:
     """Return loss and metric on the validation split and, once, on the test set."""
     splits = {"val": task.data.validation, "test": task.data.open_test()}
-    figures = {}
+    figures: dict[str, float] = {}
     for name, split in splits.items():
         scores = score_model(model, split, loss=task.loss, metric=task.metric)
         figures |= {f"{name}_metric": scores.metric, f"{name}_loss": scores.loss}
