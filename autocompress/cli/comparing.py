@@ -59,7 +59,7 @@ def compare_arms(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     comparison = plan_comparison(compared, seeds=seeds, arms=arms)
-    whole = plan_whole(compared, comparison)
+    whole = plan_whole(compared, comparison) if seeds or arms else comparison
     others = read_peers(peers, whole)  # Before hours of work: a row may be wrong.
     rows: list[Row] = []
     is_done = True
@@ -76,8 +76,8 @@ def compare_arms(
         text = f"stopped; every finished evaluation is stored; go on with: {again}"
         open_console(stderr=True).print(text, markup=False)
         raise typer.Exit(INTERRUPTED) from None
+    rows = gather_rows(whole, rows)
     if rows or others:
-        rows = gather_rows(whole, rows)
         if whole.reference not in {row["arm"] for row in rows}:
             whole = replace(whole, reference=comparison.reference)
         show_comparison(make_runs_frame([*rows, *others]), whole)
